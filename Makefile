@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+# AeroFS. `make help` lists the targets; V=1 shows the commands.
+#
+# Plain and not recursive: the sources of a folder are what lies in it, its objects go to
+# build/VARIANT/FOLDER, and each floor becomes a static library. A test links only the floors at or below the
+# one it tests, so a call upwards fails to link. Variants never share objects: `obj` is the release build,
+# `asan`, `tsan` and `clang` exist for checking.
+
+VARIANT ?= obj
+PREFIX ?= /usr/local
+DESTDIR ?=
+CC ?= cc
+# make's own default is `cc`; an explicit CC= or the environment wins.
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+CFLAGS ?= -O2 -g
+LDFLAGS ?=
+
+# Half of the machine's work is done by the second core, unless -j says otherwise.
+ifeq ($(MAKELEVEL),0)
+ifeq ($(filter -j% --jobs% --jobserver%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
+endif
+
+ifeq ($(VARIANT),asan)
+VARIANT_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+else ifeq ($(VARIANT),tsan)
+VARIANT_FLAGS := -O1 -fsanitize=thread -fno-omit-frame-pointer
+else ifeq ($(VARIANT),clang)
+CC := clang
+VARIANT_FLAGS :=
+else ifeq ($(VARIANT),obj)
+VARIANT_FLAGS :=
+else
+$(error VARIANT is one of obj, asan, tsan, clang)
+endif
+
+OUT := build/$(VARIANT)
+ifeq ($(VARIANT),obj)
+BIN := build
+else
+BIN := $(OUT)
+endif
+
+# ---- flags ----
+
+# Looked up when the first compiler runs, which is after `deps` has installed what is missing, and once only.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags liburing libxxhash cmocka))$(PKG_CFLAGS)
+FUSE_CFLAGS = $(eval FUSE_CFLAGS := $$(shell pkg-config --cflags fuse3))$(FUSE_CFLAGS)
+BASE_LIBS = $(eval BASE_LIBS := $$(shell pkg-config --libs liburing libxxhash))$(BASE_LIBS)
+FUSE_LIBS = $(eval FUSE_LIBS := $$(shell pkg-config --libs fuse3))$(FUSE_LIBS)
+TEST_LIBS = $(eval TEST_LIBS := $$(shell pkg-config --libs cmocka))$(TEST_LIBS)
+
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wcast-qual -Wvla \
+	-Wswitch-enum -Wundef
+ifeq ($(WERROR),1)
+WARNINGS += -Werror
+endif
+AF_CPPFLAGS = -std=gnu11 -D_GNU_SOURCE -I. $(PKG_CFLAGS) $(if $(filter fs/% mountutil/%,$<),$(FUSE_CFLAGS)) $(CPPFLAGS)
+AF_CFLAGS = $(CFLAGS) $(WARNINGS) -pthread $(VARIANT_FLAGS)
+AF_LDFLAGS = -pthread $(VARIANT_FLAGS) $(LDFLAGS)
+
+# ---- quiet rules ----
+
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-5s %s\n' '$(1)' '$(2)'
+endif
+
+# ---- what there is ----
+
+# From the ground up: a floor uses only those before it.
+FLOORS := base wal store checkpoint fs mountutil
+MAINS := $(wildcard mountutil/*_main.c)
+$(foreach f,$(FLOORS),$(eval SRC_$(f) := $(filter-out $(MAINS),$(sort $(wildcard $(f)/*.c)))))
+SRC_tests := $(sort $(wildcard tests/sim/*.c) $(wildcard tests/lib/*.c))
+
+UNIT_TESTS := $(sort $(wildcard tests/unit/test_*.c))
+MODEL_TESTS := $(sort $(wildcard tests/model/test_*.c))
+CRASH_TESTS := $(sort $(wildcard tests/crash/test_*.c))
+MOUNT_TESTS := $(sort $(wildcard tests/mount/test_*.sh))
+BENCH_SOURCES := $(sort $(wildcard tests/bench/*.c))
+TEST_SOURCES := $(UNIT_TESTS) $(MODEL_TESTS) $(CRASH_TESTS)
+
+objects = $(patsubst %.c,$(OUT)/%.o,$(1))
+programs = $(patsubst %.c,$(OUT)/%,$(1))
+# The libraries of a floor and of those below it, in link order.
+libs_base := $(OUT)/libbase.a
+libs_wal := $(OUT)/libwal.a $(libs_base)
+libs_store := $(OUT)/libstore.a $(libs_wal)
+libs_checkpoint := $(OUT)/libcheckpoint.a $(libs_store)
+libs_fs := $(OUT)/libfs.a $(libs_checkpoint)
+libs_mountutil := $(OUT)/libmountutil.a $(libs_fs)
+
+BINARIES := $(if $(wildcard mountutil/mount_main.c),$(BIN)/aerofs-mount) \
+	$(if $(wildcard mountutil/aerofs_main.c),$(BIN)/aerofs)
+TEST_PROGRAMS := $(call programs,$(TEST_SOURCES))
+BENCH_PROGRAMS := $(call programs,$(BENCH_SOURCES))
+
+.PHONY: all libs programs deps deps-test deps-lint run test check check-asan check-tsan check-clang check-crash \
+	check-one bench lint format install uninstall clean help FORCE
+.SECONDARY:
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+all: $(BINARIES)
+libs: $(foreach f,$(FLOORS),$(OUT)/lib$(f).a)
+programs: $(TEST_PROGRAMS)
+
+# ---- rules ----
+
+# `deps` is an order-only prerequisite: it runs first, but does not make anything out of date.
+$(OUT)/%.o: %.c | deps
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(AF_CPPFLAGS) $(AF_CFLAGS) -MMD -MP -c -o $@ $<
+
+# The list of objects is a file of its own, so that a source taken away makes its library anew.
+define library
+$(OUT)/lib$(1).list: FORCE
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)echo '$(SRC_$(1))' | cmp -s - $$@ || echo '$(SRC_$(1))' >$$@
+$(OUT)/lib$(1).a: $(call objects,$(SRC_$(1))) $(OUT)/lib$(1).list | deps
+	$$(call say,AR,$$@)
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)rm -f $$@
+	$$(Q)$(AR) rcs $$@ $(call objects,$(SRC_$(1)))
+endef
+$(foreach f,$(FLOORS) tests,$(eval $(call library,$(f))))
+
+# The commands read stores without FUSE; only the mount program links libfuse.
+$(BIN)/aerofs: $(OUT)/mountutil/aerofs_main.o $(OUT)/libmountutil.a $(libs_checkpoint)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(AF_LDFLAGS) -o $@ $^ $(BASE_LIBS)
+
+$(BIN)/aerofs-mount: $(OUT)/mountutil/mount_main.o $(libs_mountutil)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(AF_LDFLAGS) -o $@ $^ $(FUSE_LIBS) $(BASE_LIBS)
+
+# scripts/test-floors prints NAME.c:FLOOR for each test: the highest floor whose headers it includes.
+define test_program
+$(OUT)/$(1): $(OUT)/$(1).o $(OUT)/libtests.a $(libs_$(2))
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) $$(AF_LDFLAGS) -o $$@ $(OUT)/$(1).o -Wl,--start-group $(OUT)/libtests.a $(libs_$(2)) \
+		-Wl,--end-group $(if $(filter fs mountutil,$(2)),$$(FUSE_LIBS)) $$(TEST_LIBS) $$(BASE_LIBS)
+endef
+TEST_FLOORS := $(if $(TEST_SOURCES)$(BENCH_SOURCES),$(shell scripts/test-floors $(TEST_SOURCES) $(BENCH_SOURCES)))
+$(foreach t,$(TEST_FLOORS),$(eval $(call test_program,$(basename $(firstword $(subst :, ,$(t)))),$(lastword $(subst :, ,$(t))))))
+
+# ---- packages ----
+
+# Silent and without effect when everything is there. DEPS=no leaves the machine alone.
+deps:
+	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps build)
+deps-test: | deps
+	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps test)
+deps-lint: | deps
+	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps lint)
+
+# ---- use it ----
+
+run: all
+	$(Q)scripts/run-demo
+
+bench: all $(BENCH_PROGRAMS)
+	$(Q)AEROFS=$(CURDIR)/$(BIN)/aerofs AEROFS_MOUNT=$(CURDIR)/$(BIN)/aerofs-mount AEROFS_BENCH=$(CURDIR)/$(OUT)/tests/bench \
+		tests/bench/run
+
+# ---- test it ----
+
+RUN_TESTS = AEROFS=$(CURDIR)/$(BIN)/aerofs AEROFS_MOUNT=$(CURDIR)/$(BIN)/aerofs-mount tests/run --build $(OUT)
+
+test: all programs deps-test
+	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS) $(MOUNT_TESTS)
+
+# Everything that needs no mount.
+check: programs
+	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS)
+
+check-asan:
+	+$(Q)AEROFS_TEST_VARIANT=asan $(MAKE) VARIANT=asan check
+check-tsan:
+	+$(Q)AEROFS_TEST_VARIANT=tsan $(MAKE) VARIANT=tsan check
+check-clang:
+	+$(Q)$(MAKE) VARIANT=clang all check
+
+# The model and crash tests with RUNS= rounds from seed SEED= on. One alone: T=tests/crash/test_X
+check-crash: $(call programs,$(MODEL_TESTS) $(CRASH_TESTS))
+	$(Q)$(if $(RUNS),AEROFS_TEST_RUNS=$(RUNS)) $(if $(SEED),AEROFS_TEST_SEED=$(SEED)) $(RUN_TESTS) --timeout 86400 \
+		--output $(if $(T),$(OUT)/$(T),$(call programs,$(MODEL_TESTS) $(CRASH_TESTS)))
+
+# One test with its output: make check-one T=tests/unit/test_wal
+check-one: $(if $(filter %.sh,$(T)),all,$(OUT)/$(T))
+	$(Q)$(RUN_TESTS) --output $(if $(filter %.sh,$(T)),$(T),$(OUT)/$(T))
+
+lint: deps-lint
+	$(Q)CC='$(CC)' scripts/lint
+
+format: deps-lint
+	$(Q)clang-format -i $$(find $(FLOORS) tests -name '*.[ch]')
+
+# ---- install it ----
+
+MAN_PAGES := $(wildcard mountutil/*.8)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
+	$(if $(MAN_PAGES),install -m 644 $(MAN_PAGES) $(DESTDIR)$(PREFIX)/share/man/man8)
+
+uninstall:
+	rm -f $(foreach b,aerofs aerofs-mount,$(DESTDIR)$(PREFIX)/bin/$(b))
+	rm -f $(foreach m,$(notdir $(MAN_PAGES)),$(DESTDIR)$(PREFIX)/share/man/man8/$(m))
+
+clean:
+	rm -rf build
+
+help:
+	@printf '%s\n' \
+	  'make              build build/aerofs-mount and build/aerofs' \
+	  'make run          mount a demo store, write, kill the daemon, mount again, show that all is there' \
+	  'make test         build and run every test' \
+	  'make check        the tests that need no mount; check-asan, check-tsan, check-clang: in other builds' \
+	  'make check-crash  the model and crash tests: RUNS=rounds SEED=first [T=tests/crash/test_X]' \
+	  'make check-one    one test with its output: T=tests/unit/test_X or T=tests/mount/test_X.sh' \
+	  'make bench        measure against the file system of this machine' \
+	  'make lint         style, include rules, static analysis;  make format: clang-format everything' \
+	  'make install      PREFIX=/usr/local DESTDIR=;  make uninstall' \
+	  'make clean        remove build/' \
+	  'V=1 shows commands, WERROR=1 makes warnings errors, DEPS=no installs no packages, VARIANT=obj|asan|tsan|clang'
+
+-include $(shell find $(OUT) -name '*.d' 2>/dev/null)

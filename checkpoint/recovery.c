@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT
+// Recovery (recovery.h): claim, replay, prove durable, start a new epoch.
+//
+// "Prove durable": after a kill or a failed sync bytes can be in the page cache, even marked clean, and not
+// on disk. What recovery relies on is therefore either known to have been synced before it was referred to
+// (extents before their record, blocks before their superblock), or written again: the superblock in r1,
+// the effect of every replayed record in the checkpoint of r3.
+
+#include "checkpoint/recovery.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/err.h"
+
+// Numbers of a lost tail are not given again: after a crash the log goes on this much higher. The open
+// and flying groups together hold fewer records.
+#define LSN_JUMP (UINT64_C(1) << 20)
+
+int recovery_load(struct recovery *r, struct io *io)
+{
+    *r = (struct recovery){.started_ms = io->ops->ticks_ms(io)};
+    return examine_load(&r->x, io);
+}
+
+void recovery_free(struct recovery *r)
+{
+    examine_free(&r->x);
+}
+
+// ---- claim and replay, in memory ----
+
+struct pass {
+    struct store *store;
+    int error; // of the first record that does not fit
+    uint64_t lsn, segment, offset;
+};
+
+static void note_misfit(struct pass *p, const struct wal_record *record, int err)
+{
+    p->error = err;
+    p->lsn = record->lsn;
+    p->segment = record->segment;
+    p->offset = record->offset;
+}
+
+// The scan goes on after a failure: what is found at its end (a lost superblock, damage) explains more.
+static int claim_record(void *arg, const struct wal_record *record)
+{
+    struct pass *p = arg;
+
+    if (p->error == 0 && p->store) {
+        int err = store_claim(p->store, record->body, record->body_bytes);
+        if (err < 0)
+            note_misfit(p, record, err);
+    }
+    return 0;
+}
+
+static int replay_record(void *arg, const struct wal_record *record)
+{
+    struct pass *p = arg;
+    int err = store_replay(p->store, record->lsn, record->body, record->body_bytes);
+
+    if (err < 0)
+        note_misfit(p, record, err);
+    return err;
+}
+
+static int refuse_record(struct recovery *r, const struct pass *p, const char *what)
+{
+    char path[32];
+
+    wal_segment_path(p->segment, path);
+    return examine_refuse(&r->x, p->error,
+                          "%s the log record at LSN %" PRIu64 " (%s, offset %" PRIu64 "): %s (%s); nothing was changed; "
+                          "`aerofs check STORE` tells what is damaged, `aerofs log STORE` shows the record",
+                          what, p->lsn, path, p->offset, err_text(p->error), err_name(p->error));
+}
+
+static int open_image(struct recovery *r, const struct store_config *config)
+{
+    const struct superblock *sb = r->x.sb;
+    struct pass claims = {0};
+    int open_err = store_open_image(config, &sb->image, &r->store);
+
+    if (open_err < 0)
+        r->store = NULL;
+    claims.store = r->store;
+    // Claims come before anything is allocated: whatever the log names is in use, free as it may look in the map.
+    int err = examine_log(&r->x, claim_record, &claims);
+    if (err == 0 && open_err < 0)
+        err = examine_refuse(&r->x, open_err,
+                             "cannot read the checkpoint of superblock %" PRIu64 " (root at block %" PRIu64
+                             " of data): %s (%s); nothing was changed; `aerofs check STORE` tells what is damaged",
+                             sb->sequence, sb->image.root.ref.address, err_text(open_err), err_name(open_err));
+    if (err == 0 && claims.error < 0)
+        err = refuse_record(r, &claims, "cannot claim the blocks of");
+    return err;
+}
+
+static int replay_log(struct recovery *r)
+{
+    const struct wal_scan_result first = r->x.scan;
+    struct pass replay = {.store = r->store};
+    int err = examine_log(&r->x, replay_record, &replay);
+
+    if (replay.error < 0)
+        return refuse_record(r, &replay, "cannot replay");
+    if (err < 0)
+        return err;
+    if (r->x.scan.last_lsn != first.last_lsn || r->x.scan.last_checksum != first.last_checksum)
+        return examine_refuse(&r->x, -AF_E_LOG_DAMAGED,
+                              "the log reads differently each time: it ended at LSN %" PRIu64 ", then at %" PRIu64
+                              "; nothing was changed; check the disk",
+                              first.last_lsn, r->x.scan.last_lsn);
+    return 0;
+}
+
+int recovery_replay(struct recovery *r, const struct store_config *config, bool scrap_orphans)
+{
+    int err = open_image(r, config);
+
+    if (err < 0)
+        return err;
+    err = replay_log(r);
+    if (err < 0)
+        return err;
+    const struct wal_scan_result *scan = &r->x.scan;
+    r->clean = r->x.sb->clean && scan->records == 0 && scan->end == WAL_END_CLEAN;
+    store_replay_end(r->store, scan->last_lsn, !r->clean);
+    if (!scrap_orphans)
+        return 0;
+    err = store_remove_orphans(r->store, &r->report.orphans_removed);
+    if (err < 0)
+        return examine_refuse(&r->x, err,
+                              "cannot remove files that were unlinked while open: %s (%s); nothing was changed; "
+                              "`aerofs check STORE` tells what is damaged",
+                              err_text(err), err_name(err));
+    return 0;
+}
+
+// ---- r1 to r3 ----
+
+static int refuse_write(struct recovery *r, int err, const char *what)
+{
+    return examine_refuse(&r->x, err,
+                          "recovery could not %s: %s (%s); nothing that was acknowledged is lost; mount again when the "
+                          "disk takes writes",
+                          what, err_text(err), err_name(err));
+}
+
+// r1. The chosen superblock is durable whatever the page cache said, no older one remains, and at every
+// instant one valid file stands: the slots of the present file are left alone, since which of them is on
+// disk as it was read nobody knows.
+static int restore_superblock(struct recovery *r, struct checkpoint *c)
+{
+    int err = superblock_replace(c->io, SUPERBLOCK_FILE_RECOVER, r->x.sb);
+
+    return err < 0 ? err : io_file_open(c->io, SUPERBLOCK_FILE, IO_WRITE, &c->file);
+}
+
+// Where the log of the new epoch starts.
+static struct wal_start new_epoch(const struct recovery *r)
+{
+    const struct wal_scan_result *scan = &r->x.scan;
+    struct wal_start start = r->x.sb->log;
+    // An epoch that was begun and has left no record may have given its first numbers all the same.
+    uint64_t next = AF_MAX(scan->last_lsn + 1, start.next_lsn);
+
+    start.epoch++;
+    start.log_segment = scan->end_segment + 1;
+    start.cut_lsn = scan->last_lsn;
+    start.cut_checksum = scan->last_checksum;
+    start.next_lsn = next + (r->clean ? 0 : LSN_JUMP);
+    return start;
+}
+
+// The publisher goes on from the chosen superblock; the copy owns its references.
+static int adopt_superblock(struct recovery *r, struct checkpoint *c)
+{
+    const struct superblock *sb = r->x.sb;
+    size_t bytes = sb->image.space.index_count * sizeof(struct map_ref_disk);
+    struct map_ref_disk *refs = malloc(AF_MAX(bytes, (size_t)1));
+
+    if (!refs)
+        return -ENOMEM;
+    if (bytes > 0)
+        memcpy(refs, sb->image.space.refs, bytes);
+    c->newest = *sb;
+    c->newest.image.space.refs = refs;
+    return 0;
+}
+
+int recovery_restart(struct recovery *r, struct checkpoint *c, const struct wal_config *wal_config)
+{
+    c->start = new_epoch(r);
+    int err = adopt_superblock(r, c);
+    if (err < 0)
+        return refuse_write(r, err, "begin");
+
+    r->writing = true;
+    err = restore_superblock(r, c); // r1
+    if (err < 0)
+        return refuse_write(r, err, "write the file 'superblock'");
+    err = wal_create_segments(c->io, &c->start); // r2
+    if (err < 0)
+        return refuse_write(r, err, "make log segments in 'wal'");
+    err = wal_open(wal_config, &c->start, &c->wal);
+    if (err < 0) {
+        c->wal = NULL;
+        return refuse_write(r, err, "open the new log segments");
+    }
+    err = checkpoint_run(c); // r3
+    if (err < 0)
+        return refuse_write(r, err, c->failed ? c->failed_what : "begin a checkpoint");
+    AF_ASSERT(c->newest.log.epoch == c->start.epoch && c->newest.log.cut_lsn == c->start.cut_lsn);
+    return 0;
+}
+
+// ---- the report ----
+
+static void append_text(char *text, size_t size, const char *more)
+{
+    size_t len = strlen(text);
+
+    if (len < size)
+        (void)snprintf(text + len, size - len, "%s", more);
+}
+
+static void report_slots(const struct recovery *r, char *text, size_t size)
+{
+    char more[160];
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (r->x.slots.result[i] == 0)
+            continue;
+        snprintf(more, sizeof(more), "; the superblock slot at offset %u did not validate (%s) and was written anew",
+                 i * SUPERBLOCK_SLOT_BYTES, err_name(r->x.slots.result[i]));
+        append_text(text, size, more);
+    }
+}
+
+static void report_text(const struct recovery *r, char *text, size_t size)
+{
+    const struct engine_recovery *e = &r->report;
+    char more[200], path[32];
+
+    if (e->clean)
+        snprintf(text, size, "closed cleanly; opened at superblock %" PRIu64 ", LSN %" PRIu64, e->sequence, e->cut_lsn);
+    else
+        snprintf(text, size,
+                 "recovered from superblock %" PRIu64 " (LSN %" PRIu64 "): %" PRIu64 " records, %" PRIu64
+                 " bytes, replayed up to LSN %" PRIu64,
+                 e->sequence, e->cut_lsn, e->records_replayed, e->bytes_replayed, e->last_lsn);
+    if (e->tail_bytes_dropped > 0 || e->tail_records_dropped > 0) {
+        wal_segment_path(e->tail_segment, path);
+        snprintf(more, sizeof(more),
+                 "; dropped a tail that was never acknowledged: %" PRIu64 " records, %" PRIu64 " bytes at %s, offset %" PRIu64,
+                 e->tail_records_dropped, e->tail_bytes_dropped, path, e->tail_offset);
+        append_text(text, size, more);
+    }
+    if (e->orphans_removed > 0) {
+        snprintf(more, sizeof(more), "; removed %" PRIu64 " files that were unlinked while open", e->orphans_removed);
+        append_text(text, size, more);
+    }
+    if (r->writing)
+        report_slots(r, text, size);
+}
+
+void recovery_report(struct recovery *r)
+{
+    const struct wal_scan_result *scan = &r->x.scan;
+    const struct superblock *sb = r->x.sb;
+    struct engine_recovery *e = &r->report;
+    struct io *io = r->x.io;
+
+    e->clean = r->clean;
+    e->sequence = sb->sequence;
+    e->generation = sb->image.generation;
+    e->cut_lsn = sb->log.cut_lsn;
+    e->last_lsn = scan->last_lsn;
+    e->records_replayed = scan->records;
+    e->bytes_replayed = scan->bytes;
+    if (scan->end == WAL_END_TORN) {
+        e->tail_records_dropped = scan->dropped_records;
+        e->tail_bytes_dropped = scan->dropped_bytes;
+        e->tail_segment = scan->end_segment;
+        e->tail_offset = scan->end_offset;
+    }
+    e->epoch = sb->log.epoch + (r->writing ? 1 : 0);
+    e->duration_us = (io->ops->ticks_ms(io) - r->started_ms) * 1000;
+    report_text(r, e->text, sizeof(e->text));
+}

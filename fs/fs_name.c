@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+// Names: what makes, finds, moves and removes them.
+
+#include <errno.h>
+#include <string.h>
+
+#include "fs/fs_reply.h"
+
+struct store_cred fs_cred(fuse_req_t req)
+{
+    const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+    return (struct store_cred){.uid = ctx->uid, .gid = ctx->gid};
+}
+
+// The answer of everything that made a name.
+static void reply_new(fuse_req_t req, fuse_ino_t parent, int r, const struct store_attr *attr)
+{
+    if (r)
+        fs_reply_result(req, parent, r);
+    else
+        fs_reply_entry(req, attr);
+}
+
+void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs *fs = fs_enter(req);
+    struct store_attr attr;
+
+    if (fs_is_control_name(parent, name)) {
+        fs_control_lookup(req, parent, name);
+        return;
+    }
+    int r = store_lookup(fs->store, fs_how(), parent, name, &attr);
+    if (r == -ENOENT)
+        fs_reply_missing(req);
+    else
+        reply_new(req, parent, r, &attr);
+}
+
+void fs_op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+    struct fs *fs = fs_enter(req);
+    char target[4096];
+    int r = fs_is_control(ino) ? -EINVAL : store_readlink(fs->store, fs_how(), ino, target);
+
+    if (r)
+        fs_reply_result(req, ino, r);
+    else
+        fs_reply_target(req, target);
+}
+
+void fs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+    struct fs *fs = fs_enter(req);
+    struct store_cred cred = fs_cred(req);
+    struct store_attr attr;
+    int r = -EPERM;
+
+    if (!fs_is_control_name(parent, name))
+        r = store_mknod(fs->store, fs_how(), parent, name, mode, rdev, &cred, &attr);
+    reply_new(req, parent, r, &attr);
+}
+
+void fs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    struct fs *fs = fs_enter(req);
+    struct store_cred cred = fs_cred(req);
+    struct store_attr attr;
+    int r = -EPERM;
+
+    // The kernel sends permission bits only.
+    if (!fs_is_control_name(parent, name))
+        r = store_mknod(fs->store, fs_how(), parent, name, (mode & 07777u) | S_IFDIR, 0, &cred, &attr);
+    reply_new(req, parent, r, &attr);
+}
+
+void fs_op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+    struct fs *fs = fs_enter(req);
+    struct store_cred cred = fs_cred(req);
+    struct store_attr attr;
+    int r = -EPERM;
+
+    if (!fs_is_control_name(parent, name))
+        r = store_symlink(fs->store, fs_how(), parent, name, target, &cred, &attr);
+    reply_new(req, parent, r, &attr);
+}
+
+void fs_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
+{
+    struct fs *fs = fs_enter(req);
+    struct store_attr attr;
+    int r = -EPERM;
+
+    if (!fs_is_control(ino) && !fs_is_control_name(new_parent, new_name))
+        r = store_link(fs->store, fs_how(), ino, new_parent, new_name, &attr);
+    reply_new(req, ino, r, &attr);
+}
+
+void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs *fs = fs_enter(req);
+    int r = -EPERM;
+
+    if (!fs_is_control_name(parent, name))
+        r = store_unlink(fs->store, fs_how(), parent, name);
+    fs_reply_result(req, parent, r);
+}
+
+void fs_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs *fs = fs_enter(req);
+    int r = -EPERM;
+
+    if (!fs_is_control_name(parent, name))
+        r = store_rmdir(fs->store, fs_how(), parent, name);
+    fs_reply_result(req, parent, r);
+}
+
+void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+                  const char *new_name, unsigned flags)
+{
+    struct fs *fs = fs_enter(req);
+    int r = -EPERM;
+
+    if (!fs_is_control_name(parent, name) && !fs_is_control_name(new_parent, new_name))
+        r = store_rename(fs->store, fs_how(), parent, name, new_parent, new_name, flags);
+    fs_reply_result(req, parent, r);
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT
+// Session: what is agreed with the kernel, mounting and unmounting; and the table of operations.
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "fs/fs_reply.h"
+
+static void want(struct fuse_conn_info *conn, unsigned capability, bool on)
+{
+    if (on)
+        conn->want |= capability & conn->capable;
+    else
+        conn->want &= ~capability;
+}
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+    struct fs *fs = userdata;
+
+    conn->max_write = FS_PAYLOAD_MAX;
+    conn->max_readahead = FS_PAYLOAD_MAX;
+    // RELEASE is a background request: with a full background queue (of read-ahead) the kernel would hold it back,
+    // and what the same client does after its close(2) would be read before it (F2). 16 bits; for an
+    // unprivileged daemon the kernel takes its own limit, fuse.max_user_bgreq, instead.
+    conn->max_background = 65535;
+    conn->congestion_threshold = 65535;
+
+    want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS, true);
+    want(conn, FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO, true);
+    // O_TRUNC comes with the open and belongs to the same pending content.
+    want(conn, FUSE_CAP_ATOMIC_O_TRUNC, true);
+    // Targets never change, so the kernel may keep them.
+    want(conn, FUSE_CAP_CACHE_SYMLINKS, true);
+    // Written bytes are with the daemon when write(2) has returned; the kernel owns no dirty data whose loss it would
+    // report once only.
+    want(conn, FUSE_CAP_WRITEBACK_CACHE, false);
+    // Nothing changes behind the kernel's back: its pages stay valid whatever mtime says.
+    want(conn, FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_EXPLICIT_INVAL_DATA, false);
+    // The kernel clears set-id bits and security.capability itself, by SETATTR and REMOVEXATTR.
+    want(conn, FUSE_CAP_HANDLE_KILLPRIV, false);
+    // Requests are read and answered by copy: a copied request can be run twice (fs_request.h).
+    want(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE, false);
+    // The kernel keeps locks and applies umask; exports by handle need lookups of "." and "..".
+    want(conn, FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT, false);
+
+    fs->skip_opendir = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
+    fs->initialized = true;
+}
+
+// No `forget`: node ids are the numbers of inodes, which are never reused, so there is no table to keep.
+// No `access`: default_permissions. No `getlk`, `setlk`, `flock`: the kernel's own are right for one host.
+// No `copy_file_range`: the kernel copies through its page cache instead. No `write_buf`: see splice above.
+static const struct fuse_lowlevel_ops fs_ops = {
+    .init = op_init,
+    .lookup = fs_op_lookup,
+    .getattr = fs_op_getattr,
+    .setattr = fs_op_setattr,
+    .readlink = fs_op_readlink,
+    .mknod = fs_op_mknod,
+    .mkdir = fs_op_mkdir,
+    .unlink = fs_op_unlink,
+    .rmdir = fs_op_rmdir,
+    .symlink = fs_op_symlink,
+    .rename = fs_op_rename,
+    .link = fs_op_link,
+    .create = fs_op_create,
+    .open = fs_op_open,
+    .read = fs_op_read,
+    .write = fs_op_write,
+    .flush = fs_op_flush,
+    .release = fs_op_release,
+    .fallocate = fs_op_fallocate,
+    .lseek = fs_op_lseek,
+    .fsync = fs_op_fsync,
+    .fsyncdir = fs_op_fsyncdir,
+    .opendir = fs_op_opendir,
+    .readdir = fs_op_readdir,
+    .readdirplus = fs_op_readdirplus,
+    .releasedir = fs_op_releasedir,
+    .statfs = fs_op_statfs,
+    .setxattr = fs_op_setxattr,
+    .getxattr = fs_op_getxattr,
+    .listxattr = fs_op_listxattr,
+    .removexattr = fs_op_removexattr,
+    .ioctl = fs_op_ioctl,
+};
+
+// ---- what libfuse says ----
+
+// libfuse explains failures only through a log function without an argument of ours; the last one is kept for
+// the message about a mount that failed. One mount a process.
+static char fuse_message[400];
+
+static void keep_fuse_message(enum fuse_log_level level, const char *fmt, va_list args)
+{
+    if (level > FUSE_LOG_ERR)
+        return;
+    (void)vsnprintf(fuse_message, sizeof(fuse_message), fmt, args); // cut short is fine
+    fuse_message[strcspn(fuse_message, "\n")] = '\0';
+}
+
+// ---- mounting ----
+
+static int add_option(char **options, const char *key, const char *value)
+{
+    char *text = NULL;
+
+    if (asprintf(&text, "%s%s%s", key, value ? "=" : "", value ? value : "") < 0)
+        return -ENOMEM;
+    // Escaped: a comma in a path is no separator.
+    int r = fuse_opt_add_opt_escaped(options, text) ? -ENOMEM : 0;
+    free(text);
+    return r;
+}
+
+static int make_args(const struct fs_options *o, struct fuse_args *args)
+{
+    char *options = NULL;
+    int r = add_option(&options, "fsname", o->fsname);
+
+    if (r == 0)
+        r = add_option(&options, "subtype", "aerofs");
+    // Permissions are the kernel's business, always: the handlers check none.
+    if (r == 0)
+        r = add_option(&options, "default_permissions", NULL);
+    if (r == 0 && o->read_only)
+        r = add_option(&options, "ro", NULL);
+    if (r == 0 && o->kernel_options && *o->kernel_options)
+        r = fuse_opt_add_opt(&options, o->kernel_options) ? -ENOMEM : 0;
+    if (r == 0 && (fuse_opt_add_arg(args, "aerofs") || fuse_opt_add_arg(args, "-o") ||
+                   fuse_opt_add_arg(args, options)))
+        r = -ENOMEM;
+    free(options);
+    return r;
+}
+
+static int mount_session(struct fs *fs, const struct fs_options *o, char *text, size_t size)
+{
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+    int r = make_args(o, &args);
+
+    fuse_set_log_func(keep_fuse_message);
+    if (r == 0) {
+        fs->session = fuse_session_new(&args, &fs_ops, sizeof(fs_ops), fs);
+        if (!fs->session)
+            r = -EINVAL;
+        else if (fuse_session_mount(fs->session, fs->mountpoint))
+            r = -ENODEV;
+    }
+    fuse_opt_free_args(&args);
+    if (r)
+        snprintf(text, size, "cannot mount at %s: %s", fs->mountpoint,
+                 fuse_message[0] ? fuse_message : err_text(r));
+    return r;
+}
+
+static int prepare_device(struct fs *fs)
+{
+    fs->device_fd = fuse_session_fd(fs->session);
+    int flags = fcntl(fs->device_fd, F_GETFL);
+    if (flags < 0 || fcntl(fs->device_fd, F_SETFL, flags | O_NONBLOCK))
+        return -errno;
+    return mountinfo_find(fs->mountpoint, &fs->info);
+}
+
+static struct fs *fs_new(const struct fs_options *o)
+{
+    struct fs *fs = calloc(1, sizeof(*fs));
+
+    if (!fs)
+        return NULL;
+    fs->engine = o->engine;
+    fs->store = engine_store(o->engine);
+    fs->wal = engine_wal(o->engine);
+    fs->io = o->io;
+    fs->sink = o->sink;
+    fs->ready = o->ready;
+    fs->ready_arg = o->arg;
+    fs->read_only = o->read_only;
+    fs->device_fd = -1;
+    fs->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    fs->mountpoint = strdup(o->mountpoint);
+    af_mutex_init(&fs->report_lock, LOCK_RANK_FS);
+    if (fs->wake_fd < 0 || !fs->mountpoint) {
+        fs_unmount(fs);
+        return NULL;
+    }
+    return fs;
+}
+
+int fs_mount(const struct fs_options *options, struct fs **ret_fs, char *message_text, size_t message_size)
+{
+    struct fs *fs = fs_new(options);
+    int r = fs ? mount_session(fs, options, message_text, message_size) : -ENOMEM;
+
+    if (!fs)
+        snprintf(message_text, message_size, "cannot mount: %s", err_text(r));
+    if (r) {
+        fs_unmount(fs);
+        return r;
+    }
+    fs->mounted = true;
+    r = prepare_device(fs);
+    if (r) {
+        snprintf(message_text, message_size, "cannot use the FUSE device: %s", err_text(r));
+        fs_unmount(fs);
+        return r;
+    }
+    *ret_fs = fs;
+    return 0;
+}
+
+bool fs_is_on_top(const struct fs *fs)
+{
+    struct mountinfo info;
+
+    return mountinfo_find(fs->mountpoint, &info) == 0 && info.major == fs->info.major &&
+           info.minor == fs->info.minor;
+}
+
+// Not fuse_session_unmount(): it would unmount whatever is on top at the path by then.
+static void detach(struct fs *fs)
+{
+    int r = fs_is_on_top(fs) ? mountinfo_detach(fs->mountpoint, true) : 0;
+
+    if (r)
+        message(&fs->sink, MESSAGE_WARNING, "cannot unmount %s: %s", fs->mountpoint, err_text(r));
+}
+
+void fs_unmount(struct fs *fs)
+{
+    if (!fs)
+        return;
+    if (fs->mounted)
+        detach(fs);
+    if (fs->session)
+        fuse_session_destroy(fs->session); // closes the device
+    if (fs->wake_fd >= 0)
+        close(fs->wake_fd);
+    af_mutex_destroy(&fs->report_lock);
+    free(fs->mountpoint);
+    free(fs);
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// A request as it was read from the device: raw bytes that libfuse decodes, as often as it takes.
+//
+// A request that would block on the loop is processed a second time, from the same bytes, by a worker.
+// libfuse keeps that sound: it makes a request object for each fuse_session_process_buf() and frees it at the
+// reply (fuse_reply_none() sends nothing), it never writes into the bytes, and the kernel knows the request only
+// by the `unique` in them, which it forgets with the first real reply. INTERRUPTs never reach libfuse (see fs_peek()).
+#ifndef AF_FS_FS_REQUEST_H
+#define AF_FS_FS_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+#include "base/list.h"
+
+enum fs_kind {
+    FS_KIND_SILENT,  // no answer is expected and nothing is to be done
+    FS_KIND_READS,   // leaves the tree alone
+    FS_KIND_CHANGES, // changes the tree or makes it durable: keeps its place behind a waiting release
+    FS_KIND_RELEASE, // the last close: nobody waits for it, yet it comes before everything read later
+};
+
+// What the loop must know before libfuse decodes a request.
+struct fs_peek {
+    enum fs_kind kind;
+    uint32_t payload_bytes; // of a READ or WRITE
+    bool kill_suidgid;      // a WRITE that the kernel leaves it to us to clear set-id bits for
+};
+
+// False when the bytes are no request.
+bool fs_peek(const void *bytes, size_t len, struct fs_peek *ret_peek) AF_NODISCARD;
+
+// The largest WRITE and READ. The kernel's own limit is 256 pages.
+#define FS_PAYLOAD_MAX (1024u * 1024u)
+// What may stand before the payload. The kernel wants as much room beyond the payload as its headers need.
+#define FS_HEADER_MAX 4096u
+
+struct fs_request {
+    struct list link;
+    struct fs_peek peek;
+    size_t size;    // of the request
+    size_t cap;     // of bytes[]
+    bool large;     // holds a full-sized buffer
+    uint8_t *bytes; // 8-aligned; the payload of a WRITE lies on a page boundary
+};
+
+// A full-sized one, empty. NULL: out of memory.
+struct fs_request *fs_request_new(void);
+// One that is just large enough. NULL: out of memory.
+struct fs_request *fs_request_copy(const struct fs_request *from);
+void fs_request_free(struct fs_request *rq); // NULL ok
+
+#endif

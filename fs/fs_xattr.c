@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+// Extended attributes. The kernel checks permissions for each name space; what is left are the name spaces that we hold,
+// and what an ordinary user may see in a list.
+
+#include <errno.h>
+#include <string.h>
+#include <linux/limits.h>
+
+#include "fs/fs_reply.h"
+
+static bool starts_with(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+// system.*: POSIX ACLs, which need FUSE_CAP_POSIX_ACL and inheritance by the daemon; not yet.
+static int name_check(fuse_ino_t ino, const char *name)
+{
+    if (fs_is_control(ino))
+        return -EOPNOTSUPP;
+    if (!starts_with(name, "user.") && !starts_with(name, "trusted.") && !starts_with(name, "security."))
+        return -EOPNOTSUPP;
+    return 0;
+}
+
+void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+                    int flags)
+{
+    struct fs *fs = fs_enter(req);
+    int r = name_check(ino, name);
+
+    if (r == 0)
+        r = store_setxattr(fs->store, fs_how(), ino, name, value, size, flags);
+    fs_reply_result(req, ino, r);
+}
+
+void fs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+    struct fs *fs = fs_enter(req);
+    int r = name_check(ino, name);
+
+    if (r == 0)
+        r = store_removexattr(fs->store, fs_how(), ino, name);
+    fs_reply_result(req, ino, r);
+}
+
+// `size` 0 asks for the size alone.
+static void reply_value(fuse_req_t req, fuse_ino_t ino, int r, const void *value, size_t got, size_t size)
+{
+    if (r == 0 && size > 0 && got > size)
+        r = -ERANGE;
+    if (r)
+        fs_reply_result(req, ino, r);
+    else if (size == 0)
+        fs_reply_size(req, got);
+    else
+        fs_reply_bytes(req, value, got);
+}
+
+void fs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    struct fs *fs = fs_enter(req);
+    void *value = fs_call_buffer();
+    size_t got = 0;
+    int r = name_check(ino, name);
+
+    if (r == 0 && !value)
+        r = -ENOMEM;
+    if (r == 0)
+        r = store_getxattr(fs->store, fs_how(), ino, name, value, AF_MIN(size, (size_t)XATTR_VALUE_MAX), &got);
+    reply_value(req, ino, r, value, got, size);
+}
+
+// trusted.* is for the privileged only, its names too. Returns what is left.
+static size_t without_trusted(char *names, size_t size)
+{
+    size_t kept = 0;
+
+    for (size_t at = 0; at < size;) {
+        size_t len = strnlen(names + at, size - at) + 1;
+        if (at + len > size)
+            break;
+        if (!starts_with(names + at, "trusted.")) {
+            memmove(names + kept, names + at, len);
+            kept += len;
+        }
+        at += len;
+    }
+    return kept;
+}
+
+void fs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    struct fs *fs = fs_enter(req);
+    char *names = fs_call_buffer();
+    size_t got = 0;
+    int r = names ? 0 : -ENOMEM;
+
+    // The whole list, also when the size alone is asked for: it depends on who asks.
+    if (r == 0 && !fs_is_control(ino))
+        r = store_listxattr(fs->store, fs_how(), ino, names, FS_PAYLOAD_MAX, &got);
+    if (r == 0 && fuse_req_ctx(req)->uid != 0)
+        got = without_trusted(names, got);
+    if (r == 0 && got > XATTR_LIST_MAX)
+        r = -E2BIG;
+    reply_value(req, ino, r, names, got, size);
+}

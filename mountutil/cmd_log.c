@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+// `aerofs log`: the log as text, record by record.
+//
+// Two ways to read. The scan is what recovery would do: from the superblock's cut along the chain
+// of records to the end of the log, which it then names. Reading a segment looks at one file and
+// prints whatever validates in it, also before the cut and behind damage; it needs no superblock.
+// Where the scan cannot be had, or ends in damage, the segments are read as well, so that a damaged
+// log shows all that is left of it.
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/le.h"
+#include "mountutil/cmd.h"
+#include "mountutil/exit_code.h"
+#include "mountutil/report.h"
+#include "mountutil/store_dir.h"
+#include "store/store_engine.h"
+#include "wal/wal.h"
+
+struct printer {
+    struct buf text; // of one record
+};
+
+// ---- one record ----
+
+static const char *type_name(enum wal_type type)
+{
+    switch (type) {
+    case WAL_OPERATION:
+        return "operation";
+    case WAL_MARKER:
+        return "marker";
+    case WAL_ATTESTATION:
+        return "attestation";
+    }
+    return "unknown";
+}
+
+static void marker_to_text(const struct wal_record *record, struct buf *out)
+{
+    struct reader r;
+
+    reader_init(&r, record->body, record->body_bytes);
+    uint64_t sequence = reader_u64(&r), cut = reader_u64(&r);
+    if (r.failed)
+        buf_printf(out, "too short");
+    else
+        buf_printf(out, "superblock %" PRIu64 " is durable, cut %" PRIu64, sequence, cut);
+}
+
+static int print_record(void *arg, const struct wal_record *record)
+{
+    struct printer *p = arg;
+
+    buf_reset(&p->text);
+    if (record->type == WAL_OPERATION)
+        op_to_text(record->body, record->body_bytes, &p->text);
+    else if (record->type == WAL_MARKER)
+        marker_to_text(record, &p->text);
+    else if (record->type == WAL_ATTESTATION)
+        buf_printf(&p->text, "all up to %" PRIu64 " is durable", record->durable_lsn);
+    printf("%c lsn %" PRIu64 "  segment 0x%" PRIx64 "+%" PRIu64 "  durable %" PRIu64
+           "  %zu bytes  %s: %.*s\n",
+           record->group_start ? '*' : ' ', record->lsn, record->segment, record->offset,
+           record->durable_lsn, record->body_bytes, type_name(record->type), (int)p->text.len,
+           (const char *)p->text.bytes);
+    // A reader that has gone away (| head) needs no more.
+    return ferror(stdout) ? -EPIPE : 0;
+}
+
+// ---- along the chain ----
+
+static const char *end_name(enum wal_end end)
+{
+    switch (end) {
+    case WAL_END_CLEAN:
+        return "clean";
+    case WAL_END_TORN:
+        return "torn";
+    case WAL_END_DAMAGED:
+        return "damaged";
+    case WAL_END_MISSING:
+        return "missing segment";
+    }
+    return "unknown";
+}
+
+static void print_end(const struct wal_scan_result *scan)
+{
+    printf("end: %s, segment 0x%" PRIx64 "+%" PRIu64 ", last lsn %" PRIu64 ", durable lsn %" PRIu64
+           ", %" PRIu64 " records, %" PRIu64 " bytes\n",
+           end_name(scan->end), scan->end_segment, scan->end_offset, scan->last_lsn,
+           scan->durable_lsn, scan->records, scan->bytes);
+    if (scan->end == WAL_END_TORN)
+        printf("the tail behind it was never acknowledged: %" PRIu64 " bytes, %" PRIu64
+               " records; the next mount drops it\n",
+               scan->dropped_bytes, scan->dropped_records);
+    if (scan->what[0])
+        printf("%s\n", scan->what);
+    if (scan->end == WAL_END_DAMAGED && scan->proof_lsn)
+        printf("proof: lsn %" PRIu64 " in segment 0x%" PRIx64 "+%" PRIu64 "\n", scan->proof_lsn,
+               scan->proof_segment, scan->proof_offset);
+}
+
+// Returns 0, -AF_E_LOG_DAMAGED, -AF_E_LOG_MISSING, or why the log cannot be read.
+static int print_chain(const struct command *command, const struct store_dir *dir,
+                       struct printer *p)
+{
+    const struct superblock *sb = store_dir_superblock(dir);
+    struct wal_scan_result scan = {0};
+
+    printf("superblock %" PRIu64 ": cut lsn %" PRIu64 ", epoch %" PRIu64
+           ", log from segment 0x%" PRIx64 "\n",
+           sb->sequence, sb->log.cut_lsn, sb->log.epoch, sb->log.log_segment);
+    int err = wal_scan(dir->io, &sb->log, print_record, p, &scan);
+    if (err) {
+        if (err != -EPIPE)
+            cmd_error(command, "cannot read the log of '%s': %s", dir->path, err_text(err));
+        return err;
+    }
+    print_end(&scan);
+    if (scan.end == WAL_END_DAMAGED)
+        return -AF_E_LOG_DAMAGED;
+    return scan.end == WAL_END_MISSING ? -AF_E_LOG_MISSING : 0;
+}
+
+// ---- segment by segment ----
+
+struct segment_list {
+    uint64_t *numbers;
+    size_t count, cap;
+};
+
+static int collect_segment(void *arg, const char *name)
+{
+    struct segment_list *list = arg;
+    uint64_t number;
+
+    if (!wal_segment_number(name, &number))
+        return 0;
+    if (list->count == list->cap) {
+        size_t cap = list->cap ? list->cap * 2 : 16;
+        uint64_t *numbers = realloc(list->numbers, cap * sizeof(*numbers));
+        if (!numbers)
+            return -ENOMEM;
+        list->numbers = numbers;
+        list->cap = cap;
+    }
+    list->numbers[list->count++] = number;
+    return 0;
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+
+    return (*x > *y) - (*x < *y);
+}
+
+// The store's identity is in each segment header too (docs/FORMAT.md, "Log"), for when no
+// superblock is left.
+static int segment_uuid(struct io *io, const char *path, uint8_t uuid[16])
+{
+    struct io_file *file;
+
+    int err = io_file_open(io, path, IO_READ_ONLY, &file);
+    if (err)
+        return err;
+    err = io_pread(file, uuid, 16, 16);
+    io_file_close(file);
+    return err;
+}
+
+static int print_segment(const struct store_dir *dir, uint64_t number, struct printer *p)
+{
+    const struct superblock *sb = store_dir_superblock(dir);
+    struct wal_segment_info info = {0};
+    uint8_t uuid[16];
+    char path[32], text[37];
+    int err = 0;
+
+    wal_segment_path(number, path);
+    if (sb)
+        memcpy(uuid, sb->log.uuid, sizeof(uuid));
+    else
+        err = segment_uuid(dir->io, path, uuid);
+    printf("%s\n", path);
+    if (!err)
+        err = wal_read_segment(dir->io, path, uuid, &info, print_record, p);
+    if (err) {
+        if (err != -EPIPE)
+            printf("  cannot be read: %s\n", err_text(err));
+        return err;
+    }
+    report_uuid(info.uuid, text);
+    if (info.valid)
+        printf("  header: segment 0x%" PRIx64 ", epoch %" PRIu64 ", first lsn %" PRIu64
+               ", durable lsn %" PRIu64 ", superblock %" PRIu64 ", %" PRIu64 " bytes, store %s\n",
+               info.segment, info.epoch, info.first_lsn, info.durable_lsn, info.sequence,
+               info.segment_bytes, text);
+    else
+        printf("  no valid header\n");
+    return 0;
+}
+
+static int print_segments(const struct command *command, const struct store_dir *dir,
+                          struct printer *p)
+{
+    struct segment_list list = {0};
+
+    int err = dir->io->ops->list(dir->io, "wal", collect_segment, &list);
+    if (err) {
+        cmd_error(command, "cannot list '%s/wal': %s", dir->path, err_text(err));
+        free(list.numbers);
+        return err;
+    }
+    if (list.count)
+        qsort(list.numbers, list.count, sizeof(*list.numbers), compare_numbers);
+    for (size_t i = 0; i < list.count; i++) {
+        // One unreadable segment does not hide the others; the last error stays.
+        int one = print_segment(dir, list.numbers[i], p);
+        if (one == -EPIPE) {
+            err = one;
+            break;
+        }
+        err = one ? one : err;
+    }
+    free(list.numbers);
+    return err;
+}
+
+// ---- the command ----
+
+static int print_log(const struct command *command, const struct store_dir *dir, bool all,
+                     const uint64_t *segment)
+{
+    struct printer p;
+    int err, more = 0;
+
+    buf_init(&p.text);
+    if (dir->in_use)
+        cmd_error(command,
+                  "the store is in use by process %ld: what follows may change while it is read",
+                  dir->holder);
+    if (segment) {
+        err = print_segment(dir, *segment, &p);
+    } else if (!store_dir_superblock(dir) || store_dir_superblock_error(dir) == -AF_E_VERSION) {
+        err = store_dir_refuse_superblock(command, dir);
+        // Of another version nothing more is known, not even the format of the log.
+        if (err != -AF_E_VERSION)
+            more = print_segments(command, dir, &p);
+    } else {
+        err = all ? 0 : print_chain(command, dir, &p);
+        if (all || err == -AF_E_LOG_DAMAGED || err == -AF_E_LOG_MISSING) {
+            if (!all)
+                printf("\nwhat validates in each segment:\n");
+            more = print_segments(command, dir, &p);
+        }
+    }
+    buf_free(&p.text);
+    return err ? err : more;
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+    bool all = false;
+    const char *segment = NULL, *path;
+    uint64_t number;
+    const struct cmd_option options[] = {{"all", &all, NULL}, {"segment", NULL, &segment}};
+    struct store_dir dir;
+
+    int code = cmd_parse(command, argc, argv, options, AF_ARRAY_LEN(options), &path, 1);
+    if (code >= 0)
+        return code;
+    if (segment && !wal_segment_number(segment, &number) && !cmd_parse_number(segment, &number)) {
+        cmd_error(command,
+                  "'%s' is no segment. Give a number (0x for hexadecimal) or a file name from wal/",
+                  segment);
+        return EXIT_CODE_USAGE;
+    }
+    int err = store_dir_open(command, path, STORE_DIR_TEST, &dir);
+    if (!err)
+        err = print_log(command, &dir, all, segment ? &number : NULL);
+    store_dir_close(&dir);
+    return cmd_finish(command, exit_code(err));
+}
+
+const struct command cmd_log = {
+    .name = "log",
+    .usage = "[--all | --segment N] STORE",
+    .summary = "print the log of a store, record by record",
+    .help =
+        "Prints the records that the next mount would replay, in order, then where and how the log\n"
+        "ends. `*` marks the first record of each group that was written at once. When the log is\n"
+        "damaged, everything that still validates follows, segment by segment. Nothing is changed.\n"
+        "\n"
+        "  --all         print every record that validates in every segment, also those that a\n"
+        "                checkpoint has made unnecessary\n"
+        "  --segment N   print one segment: its number, or the name of its file\n"
+        "  --help        print this\n"
+        "  --version     print the version\n"
+        "\n"
+        "Exit codes: 0 the log is whole (a torn tail was never acknowledged and is no damage);\n"
+        "2 wrong arguments; 3 not found; 4 not a store; 6 newer format; 7 no valid superblock;\n"
+        "8 the log is damaged; 9 a part of the log is missing; 10 permission denied; 16 the disk failed;\n"
+        "17 anything else.\n",
+    .run = run,
+};

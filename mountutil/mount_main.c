@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT
+// aerofs-mount: opens a store, recovers it and serves it at a mount point.
+//
+// In the background the work is done by a child from the start, since threads do not survive a fork; the parent waits for the byte that
+// the child sends when the mount is up, and passes on its exit code. Until then both have the same stderr.
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/version.h"
+#include "fs/fs.h"
+#include "mountutil/exit_code.h"
+#include "mountutil/mount_message.h"
+#include "mountutil/mount_opts.h"
+#include "mountutil/mount_store.h"
+
+struct daemon {
+    const struct mount_opts *opts;
+    struct mount_place place;
+    struct message_sink sink;
+    struct io *io;
+    struct engine *engine;
+    struct fs *fs;
+    int report_fd; // -1: foreground, or reported already
+};
+
+static int complain(int code, const char *text)
+{
+    fprintf(stderr, "aerofs-mount: %s\n", text);
+    return code;
+}
+
+// ---- ready ----
+
+static void detach_from_terminal(void)
+{
+    int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    for (int fd = 0; null_fd >= 0 && fd <= 2; fd++)
+        (void)dup2(null_fd, fd); // onto open descriptors: cannot fail
+    if (null_fd > 2)
+        close(null_fd);
+}
+
+// The mount answers: say so in one line, let the parent go, and carry on without a terminal.
+static void on_ready(void *arg)
+{
+    struct daemon *d = arg;
+    struct engine_status status;
+    char line[2 * PATH_MAX + 1024];
+    uint8_t code = EXIT_CODE_OK;
+
+    engine_get_status(d->engine, &status);
+    snprintf(line, sizeof(line), "%s is mounted at %s (%s%s); %s", d->place.store, d->place.mountpoint,
+             status.io ? status.io : "?", status.read_only ? ", read-only" : "", status.recovery.text);
+    if (d->report_fd < 0) {
+        message(&d->sink, MESSAGE_INFO, "%s", line);
+        return;
+    }
+    printf("aerofs: %s\n", line);
+    (void)fflush(stdout); // nobody left to tell
+    (void)!write(d->report_fd, &code, sizeof(code));
+    close(d->report_fd);
+    d->report_fd = -1;
+    detach_from_terminal();
+    mount_message_to_syslog();
+    message(&d->sink, MESSAGE_INFO, "%s", line);
+}
+
+// ---- up and down ----
+
+static int check_fuse(void)
+{
+    if (access("/dev/fuse", F_OK) == 0)
+        return 0;
+    return complain(EXIT_CODE_NO_FUSE, "/dev/fuse is not there: the kernel has no FUSE (modprobe fuse), or this "
+                                     "container was not given it");
+}
+
+static void engine_options_from(const struct daemon *d, struct engine_options *ret_options)
+{
+    *ret_options = (struct engine_options){
+        .cache_bytes = d->opts->cache_bytes,
+        .max_bytes = d->opts->size_bytes,
+        .log_bytes = d->opts->log_bytes,
+        .commit_open_ms = d->opts->commit_open_ms,
+        .read_only = d->opts->read_only,
+        .threads = true,
+        .sink = d->sink,
+    };
+}
+
+static int open_engine(struct daemon *d)
+{
+    const struct store_cred cred = {.uid = geteuid(), .gid = getegid()};
+    struct engine_options options;
+    char text[PATH_MAX + 512] = "";
+    char line[2 * PATH_MAX];
+
+    int r = io_open(d->place.store, d->opts->io_method, d->place.disk_read_only, &d->io);
+    if (r) {
+        snprintf(line, sizeof(line), "cannot open the store %s%s%s: %s", d->place.store,
+                 d->opts->io_method ? " with io=" : "", d->opts->io_method ? d->opts->io_method : "", err_text(r));
+        return complain(exit_code(r), line);
+    }
+    engine_options_from(d, &options);
+    if (d->place.make_store)
+        r = engine_create(d->io, &options, &cred);
+    if (r) {
+        snprintf(line, sizeof(line), "cannot make a store in %s: %s", d->place.store, err_text(r));
+        return complain(exit_code(r), line);
+    }
+    r = engine_open(d->io, &options, &d->engine, text, sizeof(text));
+    if (r) {
+        snprintf(line, sizeof(line), "cannot open the store %s: %s", d->place.store, text[0] ? text : err_text(r));
+        return complain(exit_code(r), line);
+    }
+    return 0;
+}
+
+static int mount_fs(struct daemon *d)
+{
+    char text[PATH_MAX + 512] = "cannot mount";
+    const struct fs_options options = {
+        .engine = d->engine,
+        .io = d->io,
+        .mountpoint = d->place.mountpoint,
+        .fsname = d->opts->fsname ? d->opts->fsname : d->opts->store,
+        .kernel_options = d->opts->kernel_options,
+        .read_only = d->opts->read_only,
+        .sink = d->sink,
+        .ready = on_ready,
+        .arg = d,
+    };
+
+    return fs_mount(&options, &d->fs, text, sizeof(text)) ? complain(EXIT_CODE_NO_FUSE, text) : 0;
+}
+
+// Everything there is, taken down in the reverse order. The lock goes last: until then the files are ours.
+static int shut_down(struct daemon *d, int code)
+{
+    fs_unmount(d->fs);
+    int r = d->engine ? engine_close(d->engine) : 0;
+    if (r) {
+        message(&d->sink, MESSAGE_ERROR, "closing the store %s failed: %s", d->place.store, err_text(r));
+        code = code ? code : exit_code(r);
+    }
+    if (d->io)
+        d->io->ops->destroy(d->io);
+    mount_place_unlock(&d->place);
+    return code;
+}
+
+static int serve(struct daemon *d)
+{
+    char text[2 * PATH_MAX + 256];
+    int code = check_fuse();
+
+    if (code == 0) {
+        code = mount_place_check(d->opts, &d->place, text, sizeof(text));
+        if (code == 0)
+            code = mount_place_lock(&d->place, text, sizeof(text));
+        if (code)
+            return complain(code, text);
+        // Paths are resolved: from here on no directory but the store and the mount point is held.
+        if (chdir("/"))
+            return complain(EXIT_CODE_OTHER, "cannot change to /");
+        code = open_engine(d);
+    }
+    if (code == 0)
+        code = mount_fs(d);
+    if (code == 0)
+        code = exit_code(fs_run(d->fs)); // the reason went to the sink
+    return shut_down(d, code);
+}
+
+// ---- processes ----
+
+static void set_signals(void)
+{
+    sigset_t set;
+
+    // Before the first thread, so that all inherit it; fs_run() takes them.
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+// The parent: waits for the byte of on_ready(), or for the end of the child.
+static int wait_for_daemon(pid_t pid, int fd)
+{
+    uint8_t code;
+    ssize_t n;
+    int status = 0;
+
+    do {
+        n = read(fd, &code, sizeof(code));
+    } while (n < 0 && errno == EINTR);
+    if (n == sizeof(code))
+        return code;
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR)
+            return complain(EXIT_CODE_OTHER, "the daemon got lost");
+    }
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status) ? WEXITSTATUS(status) : EXIT_CODE_OTHER;
+    return complain(EXIT_CODE_OTHER, "the daemon died before the mount was up");
+}
+
+static int run_in_background(struct daemon *d)
+{
+    int fds[2];
+
+    if (pipe2(fds, O_CLOEXEC))
+        return complain(EXIT_CODE_OTHER, strerror(errno));
+    (void)fflush(NULL); // else what is buffered is written twice
+    pid_t pid = fork();
+    if (pid < 0)
+        return complain(EXIT_CODE_OTHER, strerror(errno));
+    if (pid > 0) {
+        close(fds[1]);
+        return wait_for_daemon(pid, fds[0]);
+    }
+    close(fds[0]);
+    d->report_fd = fds[1];
+    (void)setsid(); // a new child leads no group: cannot fail
+    return serve(d);
+}
+
+int main(int argc, char **argv)
+{
+    struct mount_opts opts;
+    char text[512];
+
+    if (!mount_opts_parse(argc, argv, &opts, text, sizeof(text))) {
+        mount_opts_free(&opts);
+        return complain(EXIT_CODE_USAGE, text);
+    }
+    int code = 0;
+    struct daemon d = {.opts = &opts, .place.lock_fd = -1, .sink = mount_message_sink(), .report_fd = -1};
+    set_signals();
+    if (opts.help)
+        code = fputs(mount_opts_help, stdout) < 0 || fflush(stdout) ? EXIT_CODE_OTHER : 0;
+    else if (opts.version)
+        code = printf("aerofs-mount %s\n", AF_VERSION) < 0 || fflush(stdout) ? EXIT_CODE_OTHER : 0;
+    else if (opts.foreground)
+        code = serve(&d);
+    else
+        code = run_in_background(&d);
+    mount_opts_free(&opts);
+    return code;
+}

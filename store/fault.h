@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// How the store reads from disk without ever doing I/O under its lock. A function that needs something
+// that is not in memory notes in a `struct fault` what it is and returns -AF_E_FAULT; everything on the way
+// up returns it unchanged, having changed nothing. The caller at the top releases the lock, resolves the fault
+// (reads the block and pins it, loads a bitmap, grows the data file, waits for a checkpoint), and runs the
+// operation again from the start. Pinned blocks stay until the operation is over, so it comes to an end.
+//
+// A block that fails its checks may only have been freed and used anew since the fault was noted (the lock was
+// released); so a failure counts only when the second run asks for the very same reference again.
+#ifndef AF_STORE_FAULT_H
+#define AF_STORE_FAULT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct block;
+
+struct blkref {
+    uint64_t address;
+    uint64_t checksum;
+    uint64_t generation;
+};
+
+enum fault_kind {
+    FAULT_NONE,
+    FAULT_NODE,       // tree node `ref` of `level`
+    FAULT_DATA,       // one block of file data: ref.address and ref.checksum
+    FAULT_GROUP,      // bitmap of group `number`
+    FAULT_GROW,       // data file must have `number` more free blocks
+    FAULT_SPACE,      // a checkpoint would free space
+    FAULT_LOG,        // the log or dirty memory is at its bound: wait for a checkpoint
+    FAULT_SPILL,      // pending content of inode `number` must be written out first
+};
+
+#define FAULT_PINS_MAX 4096
+
+struct fault {
+    enum fault_kind kind;
+    struct blkref ref;
+    unsigned level;
+    uint64_t number;
+    // What was read and failed: the same reference asked for again is that error.
+    struct blkref bad;
+    int bad_error;
+    struct block **pins; // pinned by the resolver, unpinned by fault_end()
+    unsigned pin_count, pin_cap;
+    unsigned rounds;     // how often it was resolved; waiting for space is bounded by it
+};
+
+#endif

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MIT
+// The store's lock, the resolution of faults, and its state as status shows it.
+
+#include "store/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/checksum.h"
+#include "base/err.h"
+#include "store/store_internal.h"
+
+#define FAULT_ROUNDS_MAX 1000000u // a bound on what can only be a bug
+#define EVICT_AT_ONCE 64
+
+void store_lock(struct store *s)
+{
+    af_lock(&s->lock);
+}
+
+void store_unlock(struct store *s)
+{
+    bool signal = s->signal;
+
+    s->signal = false;
+    cache_evict(&s->cache, EVICT_AT_ONCE);
+    af_unlock(&s->lock);
+    if (signal && s->config.pressure)
+        s->config.pressure(s->config.arg);
+}
+
+struct timespec store_now(struct store *s)
+{
+    uint64_t ns = s->config.io->ops->now_ns(s->config.io);
+
+    return (struct timespec){.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+}
+
+int store_writable(struct store *s)
+{
+    if (s->failed)
+        return -AF_E_READ_ONLY;
+    return s->config.read_only || !s->wal ? -AF_E_READ_ONLY : 0;
+}
+
+// ---- bounds of dirty memory ----
+
+// A quarter of the cache may wait for a checkpoint, and no more than the reserve of space can take twice over.
+size_t store_dirty_hard(const struct store *s)
+{
+    size_t by_cache = s->cache.budget_blocks / 2;
+    size_t by_space = (size_t)space_reserve_blocks(s->space) / 2;
+
+    return AF_MAX(AF_MIN(by_cache, by_space), (size_t)128);
+}
+
+bool store_wants_checkpoint_locked(struct store *s)
+{
+    struct wal_stats w;
+
+    if (!s->wal || s->frozen || !s->dirty)
+        return false;
+    if (s->cache.dirty_count > store_dirty_hard(s) / 2)
+        return true;
+    wal_get_stats(s->wal, &w);
+    return w.log_bytes > w.log_bytes_max / 2;
+}
+
+bool store_wants_checkpoint(struct store *s)
+{
+    store_lock(s);
+    bool wants = store_wants_checkpoint_locked(s);
+
+    store_unlock(s);
+    return wants;
+}
+
+bool store_needs_checkpoint(struct store *s)
+{
+    store_lock(s);
+    bool needs = s->dirty;
+
+    store_unlock(s);
+    return needs;
+}
+
+// ---- faults ----
+
+void fault_begin(struct fault *f)
+{
+    memset(f, 0, sizeof(*f));
+}
+
+static void fault_end(struct store *s, struct fault *f)
+{
+    if (f->pin_count > 0) {
+        store_lock(s);
+        for (unsigned i = 0; i < f->pin_count; i++)
+            cache_unpin(&s->cache, f->pins[i]);
+        store_unlock(s);
+    }
+    free(f->pins);
+    f->pins = NULL;
+    f->pin_count = f->pin_cap = 0;
+}
+
+// Pins what was read, so that the next attempt finds it.
+static int fault_pin(struct store *s, struct fault *f, enum block_kind kind, uint8_t *bytes)
+{
+    if (f->pin_count == f->pin_cap) {
+        unsigned cap = f->pin_cap ? 2 * f->pin_cap : 16;
+        struct block **pins = realloc(f->pins, cap * sizeof(pins[0]));
+
+        if (!pins) {
+            free(bytes);
+            return -ENOMEM;
+        }
+        f->pins = pins;
+        f->pin_cap = cap;
+    }
+    store_lock(s);
+    struct block *b = cache_insert(&s->cache, &f->ref, kind, f->level, bytes);
+
+    if (b) {
+        cache_pin(&s->cache, b);
+        f->pins[f->pin_count++] = b;
+    }
+    store_unlock(s);
+    return b ? 0 : -ENOMEM;
+}
+
+// Reads the block that was missed. A failure of the block is noted in the fault: it counts if it is asked for again.
+static int fault_read(struct store *s, struct fault *f)
+{
+    uint8_t *bytes = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+    int err;
+
+    if (!bytes)
+        return -ENOMEM;
+    err = io_pread(s->config.data, bytes, BLOCK_BYTES, f->ref.address * BLOCK_BYTES);
+    if (err == 0 && f->kind == FAULT_NODE)
+        err = node_validate(bytes, &f->ref, f->level, s->tree.uuid);
+    else if (err == 0 && checksum(CSUM_DATA, 0, bytes, BLOCK_BYTES) != f->ref.checksum)
+        err = -AF_E_DATA_CHECKSUM;
+    if (err < 0) {
+        free(bytes);
+        f->bad = f->ref;
+        f->bad_error = err;
+        return 0;
+    }
+    return fault_pin(s, f, f->kind == FAULT_NODE ? BLOCK_NODE : BLOCK_DATA, bytes);
+}
+
+static int fault_wait(struct store *s, bool space)
+{
+    if (space)
+        reap_some(s, 4);
+    if (s->failed)
+        return -AF_E_LOG_FAILED;
+    return s->config.make_room ? s->config.make_room(s->config.arg) : -ENOSPC;
+}
+
+static int fault_serve(struct store *s, struct fault *f)
+{
+    int err;
+
+    switch (f->kind) {
+    case FAULT_NODE:
+    case FAULT_DATA:
+        return fault_read(s, f);
+    case FAULT_GROUP:
+        return space_load_group(s->space, &s->lock, f->number);
+    case FAULT_GROW:
+        err = space_grow(s->space, &s->lock, f->number);
+        return err == -ENOSPC ? 0 : err; // the next attempt knows, and may wait for a checkpoint instead
+    case FAULT_SPACE:
+        return fault_wait(s, true);
+    case FAULT_LOG:
+        return fault_wait(s, false);
+    case FAULT_SPILL:
+        return spill_inode(s, f->number, 0);
+    case FAULT_NONE:
+        break;
+    }
+    AF_ASSERT(!"a fault without a kind");
+    return -EIO;
+}
+
+// A block that is rotten for good, or an item: for status, and one line for the operator.
+static void note_failure(struct store *s, const struct fault *f, int err)
+{
+    bool block = f->bad_error == err && f->bad.address != 0;
+
+    if (!err_is_corruption(err) && !(block && err == -EIO))
+        return;
+    store_lock(s);
+    s->errors++;
+    if (block)
+        store_note_damage(s, err, 0, 0, f->bad.address);
+    store_unlock(s);
+}
+
+bool fault_resolve(struct store *s, struct fault *f, enum store_how how, int *r)
+{
+    if (*r == -AF_E_FAULT && how == STORE_NONBLOCK)
+        *r = -AF_E_WOULD_BLOCK;
+    if (*r == -AF_E_FAULT) {
+        int err = ++f->rounds > FAULT_ROUNDS_MAX ? -EIO : fault_serve(s, f);
+
+        f->kind = FAULT_NONE;
+        if (err == 0)
+            return true;
+        *r = err;
+    }
+    if (*r < 0 && *r != -AF_E_WOULD_BLOCK)
+        note_failure(s, f, *r);
+    fault_end(s, f);
+    return false;
+}
+
+// ---- failure and damage ----
+
+void store_fail(struct store *s, int error, const char *what)
+{
+    bool first;
+
+    store_lock(s);
+    first = s->failed == 0;
+    if (first) {
+        s->failed = error;
+        snprintf(s->failed_what, sizeof(s->failed_what), "%s: %s", what, err_text(error));
+    }
+    store_unlock(s);
+    if (first)
+        message(&s->config.sink, MESSAGE_ERROR,
+                "the store is read-only from now on: %s (%s): %s; nothing that was not acknowledged before is promised; "
+                "unmount and mount again to recover",
+                what, err_name(error), err_text(error));
+}
+
+void store_note_damage(struct store *s, int code, uint64_t ino, uint64_t off, uint64_t address)
+{
+    struct store_damage *d;
+
+    for (size_t i = 0; i < s->damage_count; i++) {
+        d = &s->damage[i];
+        if (d->code == -code && d->ino == ino && d->off == off && d->address == address) {
+            d->count++;
+            return;
+        }
+    }
+    if (s->damage_count == STORE_DAMAGE_MAX)
+        return;
+    d = &s->damage[s->damage_count++];
+    *d = (struct store_damage){.code = -code, .ino = ino, .off = off, .address = address, .count = 1};
+    if (ino)
+        snprintf(d->text, sizeof(d->text), "inode %llu, byte %llu, block %llu of data: %s", (unsigned long long)ino,
+                 (unsigned long long)off, (unsigned long long)address, err_text(code));
+    else
+        snprintf(d->text, sizeof(d->text), "block %llu of data: %s", (unsigned long long)address, err_text(code));
+    message(&s->config.sink, MESSAGE_ERROR, "damage: %s; the rest of the store keeps working; see `aerofs check`",
+            d->text);
+}
+
+size_t store_get_damage(struct store *s, struct store_damage *ret, size_t max)
+{
+    store_lock(s);
+    size_t n = AF_MIN(max, s->damage_count);
+
+    memcpy(ret, s->damage, n * sizeof(ret[0]));
+    store_unlock(s);
+    return n;
+}
+
+void store_get_status(struct store *s, struct store_status *ret)
+{
+    struct space_stats sp;
+
+    memset(ret, 0, sizeof(*ret));
+    store_lock(s);
+    if (s->wal)
+        wal_get_stats(s->wal, &ret->wal);
+    space_get_stats(s->space, &sp);
+    ret->applied_lsn = s->applied_lsn;
+    ret->checkpoint_lsn = s->checkpoint_lsn;
+    ret->checkpoint_sequence = s->checkpoint_sequence;
+    ret->generation = s->tree.generation;
+    ret->cache_blocks = s->cache.block_count;
+    ret->cache_dirty_blocks = s->cache.dirty_count + s->cache.frozen_count;
+    ret->cache_budget_blocks = s->cache.budget_blocks;
+    ret->cache_hits = s->cache.hits;
+    ret->cache_misses = s->cache.misses;
+    ret->pending_files = s->pending_count;
+    ret->pending_bytes = s->pending_mem_blocks * BLOCK_BYTES;
+    ret->open_files = s->open_files;
+    ret->space_capacity_blocks = sp.capacity;
+    ret->space_used_blocks = sp.used;
+    ret->space_waiting_blocks = sp.waiting;
+    ret->space_reserved_blocks = sp.reserved;
+    ret->space_reserve_blocks = sp.reserve;
+    ret->space_max_blocks = sp.max_blocks;
+    ret->inodes = s->inodes;
+    ret->orphans = s->reap_count;
+    ret->errors = s->errors;
+    ret->failed = s->failed;
+    memcpy(ret->failed_what, s->failed_what, sizeof(ret->failed_what));
+    ret->read_only = s->config.read_only || s->failed;
+    ret->damage_count = s->damage_count;
+    store_unlock(s);
+}
