@@ -397,5 +397,6 @@ int fs_run(struct fs *fs)
     fs_workers_destroy(fs->workers);
     fs->workers = NULL;
     loop_close(&l);
+    fs_call_free();
     return r;
 }

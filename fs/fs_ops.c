@@ -2,6 +2,7 @@
 // Session: what is agreed with the kernel, mounting and unmounting; and the table of operations.
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,23 +225,25 @@ bool fs_is_on_top(const struct fs *fs)
            info.minor == fs->info.minor;
 }
 
-// Not fuse_session_unmount(): it would unmount whatever is on top at the path by then.
-static void detach(struct fs *fs)
+// fuse_session_unmount() detaches whatever is on top at the path, unless the connection is dead: then it only frees. It is
+// called where that is right. What is left (our mount was detached lazily and is still in use, or is
+// covered by another) ends when the device is closed.
+static void end_session(struct fs *fs)
 {
-    int r = fs_is_on_top(fs) ? mountinfo_detach(fs->mountpoint, true) : 0;
+    struct pollfd device = {.fd = fs->device_fd};
+    bool dead = fs->device_fd >= 0 && poll(&device, 1, 0) == 1 && (device.revents & POLLERR);
 
-    if (r)
-        message(&fs->sink, MESSAGE_WARNING, "cannot unmount %s: %s", fs->mountpoint, err_text(r));
+    if (dead || (fs->mounted && fs_is_on_top(fs)))
+        fuse_session_unmount(fs->session);
+    fuse_session_destroy(fs->session); // closes the device
 }
 
 void fs_unmount(struct fs *fs)
 {
     if (!fs)
         return;
-    if (fs->mounted)
-        detach(fs);
     if (fs->session)
-        fuse_session_destroy(fs->session); // closes the device
+        end_session(fs);
     if (fs->wake_fd >= 0)
         close(fs->wake_fd);
     af_mutex_destroy(&fs->report_lock);

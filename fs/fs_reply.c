@@ -59,6 +59,12 @@ void *fs_call_buffer(void)
     return call_buffer;
 }
 
+void fs_call_free(void)
+{
+    free(call_buffer);
+    call_buffer = NULL;
+}
+
 static void answer(void)
 {
     AF_ASSERT(call.entered && !call.answered && !call.would_block);

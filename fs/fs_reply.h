@@ -21,6 +21,8 @@ enum store_how fs_how(void);
 const struct fs_peek *fs_call_peek(void);
 // FS_PAYLOAD_MAX bytes of the thread's own, for answers. NULL: out of memory.
 void *fs_call_buffer(void);
+// At the end of a thread that ran handlers.
+void fs_call_free(void);
 
 // `r`: 0, or the error of the store. -AF_E_WOULD_BLOCK answers nothing and has the request run again.
 void fs_reply_result(fuse_req_t req, fuse_ino_t ino, int r);

@@ -112,6 +112,7 @@ static void *worker_main(void *arg)
         af_lock(&w->lock);
     }
     af_unlock(&w->lock);
+    fs_call_free();
     return NULL;
 }
 
@@ -137,6 +138,7 @@ static void *ordered_main(void *arg)
         af_lock(&w->lock);
     }
     af_unlock(&w->lock);
+    fs_call_free();
     return NULL;
 }
 

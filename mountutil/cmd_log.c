@@ -100,18 +100,15 @@ static void print_end(const struct wal_scan_result *scan)
         printf("the tail behind it was never acknowledged: %" PRIu64 " bytes, %" PRIu64
                " records; the next mount drops it\n",
                scan->dropped_bytes, scan->dropped_records);
-    if (scan->what[0])
-        printf("%s\n", scan->what);
     if (scan->end == WAL_END_DAMAGED && scan->proof_lsn)
         printf("proof: lsn %" PRIu64 " in segment 0x%" PRIx64 "+%" PRIu64 "\n", scan->proof_lsn,
                scan->proof_segment, scan->proof_offset);
 }
 
-// Returns 0, -AF_E_LOG_DAMAGED, -AF_E_LOG_MISSING, or why the log cannot be read.
-static int print_chain(const struct command *command, const struct store_dir *dir,
-                       struct printer *p)
+// Returns 0, or what is wrong with the log.
+static int print_chain(const struct command *command, struct store_dir *dir, struct printer *p)
 {
-    const struct superblock *sb = store_dir_superblock(dir);
+    const struct superblock *sb = dir->x.sb;
     struct wal_scan_result scan = {0};
 
     printf("superblock %" PRIu64 ": cut lsn %" PRIu64 ", epoch %" PRIu64
@@ -124,9 +121,12 @@ static int print_chain(const struct command *command, const struct store_dir *di
         return err;
     }
     print_end(&scan);
-    if (scan.end == WAL_END_DAMAGED)
-        return -AF_E_LOG_DAMAGED;
-    return scan.end == WAL_END_MISSING ? -AF_E_LOG_MISSING : 0;
+    // The judgement is recovery's own; it knows more than the end, such as whether a superblock was
+    // lost.
+    err = dir->error ? dir->error : examine_log(&dir->x, NULL, NULL);
+    if (err)
+        printf("a mount would refuse: %s\n", dir->x.message);
+    return err;
 }
 
 // ---- segment by segment ----
@@ -162,50 +162,45 @@ static int compare_numbers(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-// The store's identity is in each segment header too (docs/FORMAT.md, "Log"), for when no
-// superblock is left.
-static int segment_uuid(struct io *io, const char *path, uint8_t uuid[16])
+static void print_header(const struct wal_segment_info *info)
 {
-    struct io_file *file;
+    char text[37];
 
-    int err = io_file_open(io, path, IO_READ_ONLY, &file);
-    if (err)
-        return err;
-    err = io_pread(file, uuid, 16, 16);
-    io_file_close(file);
-    return err;
+    if (!info->valid) {
+        printf("  no valid header\n");
+        return;
+    }
+    report_uuid(info->uuid, text);
+    printf("  header: segment 0x%" PRIx64 ", epoch %" PRIu64 ", first lsn %" PRIu64
+           ", durable lsn %" PRIu64 ", superblock %" PRIu64 ", %" PRIu64 " bytes, store %s\n",
+           info->segment, info->epoch, info->first_lsn, info->durable_lsn, info->sequence,
+           info->segment_bytes, text);
+}
+
+static int pass_over(void *arg, const struct wal_record *record)
+{
+    (void)arg;
+    (void)record;
+    return 0;
 }
 
 static int print_segment(const struct store_dir *dir, uint64_t number, struct printer *p)
 {
-    const struct superblock *sb = store_dir_superblock(dir);
+    const struct wal_start *start = dir->x.sb ? &dir->x.sb->log : NULL;
     struct wal_segment_info info = {0};
-    uint8_t uuid[16];
-    char path[32], text[37];
-    int err = 0;
+    char path[32];
 
     wal_segment_path(number, path);
-    if (sb)
-        memcpy(uuid, sb->log.uuid, sizeof(uuid));
-    else
-        err = segment_uuid(dir->io, path, uuid);
     printf("%s\n", path);
-    if (!err)
-        err = wal_read_segment(dir->io, path, uuid, &info, print_record, p);
-    if (err) {
-        if (err != -EPIPE)
-            printf("  cannot be read: %s\n", err_text(err));
-        return err;
+    // Read twice, since the header is known at the end of a reading only and is to stand first.
+    int err = wal_read_segment(dir->io, path, start, &info, pass_over, NULL);
+    if (!err) {
+        print_header(&info);
+        err = wal_read_segment(dir->io, path, start, &info, print_record, p);
     }
-    report_uuid(info.uuid, text);
-    if (info.valid)
-        printf("  header: segment 0x%" PRIx64 ", epoch %" PRIu64 ", first lsn %" PRIu64
-               ", durable lsn %" PRIu64 ", superblock %" PRIu64 ", %" PRIu64 " bytes, store %s\n",
-               info.segment, info.epoch, info.first_lsn, info.durable_lsn, info.sequence,
-               info.segment_bytes, text);
-    else
-        printf("  no valid header\n");
-    return 0;
+    if (err && err != -EPIPE)
+        printf("  cannot be read: %s\n", err_text(err));
+    return err;
 }
 
 static int print_segments(const struct command *command, const struct store_dir *dir,
@@ -236,7 +231,7 @@ static int print_segments(const struct command *command, const struct store_dir 
 
 // ---- the command ----
 
-static int print_log(const struct command *command, const struct store_dir *dir, bool all,
+static int print_log(const struct command *command, struct store_dir *dir, bool all,
                      const uint64_t *segment)
 {
     struct printer p;
@@ -249,14 +244,15 @@ static int print_log(const struct command *command, const struct store_dir *dir,
                   dir->holder);
     if (segment) {
         err = print_segment(dir, *segment, &p);
-    } else if (!store_dir_superblock(dir) || store_dir_superblock_error(dir) == -AF_E_VERSION) {
-        err = store_dir_refuse_superblock(command, dir);
+    } else if (!dir->x.sb || dir->error == -AF_E_VERSION) {
+        cmd_error(command, "'%s': %s", dir->path, dir->x.message);
+        err = dir->error;
         // Of another version nothing more is known, not even the format of the log.
         if (err != -AF_E_VERSION)
             more = print_segments(command, dir, &p);
     } else {
         err = all ? 0 : print_chain(command, dir, &p);
-        if (all || err == -AF_E_LOG_DAMAGED || err == -AF_E_LOG_MISSING) {
+        if (all || (err && err != -EPIPE)) {
             if (!all)
                 printf("\nwhat validates in each segment:\n");
             more = print_segments(command, dir, &p);

@@ -53,68 +53,45 @@ static int copy_status_file(const char *path, bool json)
 
 // ---- a store directory ----
 
-// What the log holds after the cut.
-struct log_summary {
-    uint64_t operations;
-    uint64_t newest_marker; // the highest superblock sequence that the log knows of
-};
-
-static int count_record(void *arg, const struct wal_record *record)
+static int count_operation(void *arg, const struct wal_record *record)
 {
-    struct log_summary *sum = arg;
+    uint64_t *operations = arg;
 
-    if (record->type == WAL_OPERATION)
-        sum->operations++;
-    if (record->type == WAL_MARKER && record->body_bytes >= sizeof(le64)) {
-        le64 sequence;
-        memcpy(&sequence, record->body, sizeof(sequence));
-        sum->newest_marker = AF_MAX(sum->newest_marker, le64_get(sequence));
-    }
+    (void)record;
+    ++*operations;
     return 0;
 }
 
-struct finding {
-    int error;         // 0, or why the store cannot be mounted
-    const char *state; // "clean", "needs recovery", "damaged"
-    char detail[512];
-};
-
-static void judge(const struct superblock *sb, const struct wal_scan_result *scan,
-                  const struct log_summary *sum, struct finding *ret)
+// `err`: what the examination of the store, its log included, has said.
+static const char *state_name(const struct examination *x, int err, uint64_t operations)
 {
-    *ret = (struct finding){.state = "damaged"};
-    if (scan->end == WAL_END_DAMAGED || scan->end == WAL_END_MISSING) {
-        ret->error = scan->end == WAL_END_DAMAGED ? -AF_E_LOG_DAMAGED : -AF_E_LOG_MISSING;
-        snprintf(ret->detail, sizeof(ret->detail), "%s; `aerofs log` shows what can be read",
-                 scan->what);
-    } else if (sum->newest_marker > sb->sequence) {
-        ret->error = -AF_E_SB_STALE;
-        snprintf(ret->detail, sizeof(ret->detail),
-                 "the log knows of superblock %" PRIu64 ", the newest one found is %" PRIu64
-                 ": restore the file 'superblock'",
-                 sum->newest_marker, sb->sequence);
-    } else if (sb->clean && sum->operations == 0 && scan->end == WAL_END_CLEAN) {
-        ret->state = "clean";
-        snprintf(ret->detail, sizeof(ret->detail), "unmounted cleanly");
-    } else {
-        ret->state = "needs recovery";
-        snprintf(ret->detail, sizeof(ret->detail), "the next mount replays %" PRIu64 " records%s",
-                 scan->records,
-                 scan->end == WAL_END_TORN ? " and drops an unacknowledged tail" : "");
+    switch (-err) {
+    case 0:
+        return x->sb->clean && operations == 0 && x->scan.end == WAL_END_CLEAN ? "clean"
+                                                                               : "needs recovery";
+    case AF_E_VERSION:
+        return "newer format";
+    default:
+        return err_is_corruption(err) ? "damaged" : "unreadable";
     }
 }
 
-static uint64_t file_bytes(struct io *io, const char *path)
+static void report_state(struct report *r, const struct store_dir *dir, int err,
+                         uint64_t operations)
 {
-    struct io_file *file;
-    uint64_t bytes = 0;
+    const struct examination *x = &dir->x;
+    const char *state = state_name(x, err, operations);
 
-    if (io_file_open(io, path, IO_READ_ONLY, &file) != 0)
-        return 0;
-    if (io_size(file, &bytes) != 0)
-        bytes = 0;
-    io_file_close(file);
-    return bytes;
+    report_text(r, "store", dir->path);
+    report_text(r, "state", state);
+    if (err)
+        report_text(r, "detail", x->message);
+    else if (strcmp(state, "clean") == 0)
+        report_text(r, "detail", "unmounted cleanly");
+    else
+        report_format(r, "detail", "the next mount replays %" PRIu64 " operations%s", operations,
+                      x->scan.end == WAL_END_TORN ? " and drops a tail that was never acknowledged"
+                                                  : "");
 }
 
 static int count_segment(void *arg, const char *name)
@@ -126,70 +103,67 @@ static int count_segment(void *arg, const char *name)
     return 0;
 }
 
-static void report_superblock(struct report *r, const struct store_dir *dir,
-                              const struct superblock *sb)
+static const char *slot_text(const struct examination *x, unsigned slot)
 {
+    return x->slots.result[slot] == 0 ? "valid" : err_text(x->slots.result[slot]);
+}
+
+// The keys that a mount has as well are the same here (checkpoint/status.c).
+static void report_superblock(struct report *r, const struct examination *x)
+{
+    const struct superblock *sb = x->sb;
     char uuid[37];
 
+    report_text(r, "superblock_slot_0", slot_text(x, 0));
+    report_text(r, "superblock_slot_1", slot_text(x, 1));
+    if (!sb)
+        return;
     report_uuid(sb->image.uuid, uuid);
     report_text(r, "uuid", uuid);
     report_number(r, "superblock_sequence", sb->sequence);
-    report_text(r, "superblock_slot_0", store_dir_slot_text(dir, 0));
-    report_text(r, "superblock_slot_1", store_dir_slot_text(dir, 1));
     report_number(r, "epoch", sb->log.epoch);
     report_number(r, "generation", sb->image.generation);
-    report_number(r, "checkpoint_lsn", sb->log.cut_lsn);
+    report_number(r, "lsn_checkpoint", sb->log.cut_lsn);
     report_number(r, "created", sb->created);
     report_number(r, "written", sb->written);
     report_number(r, "inodes", sb->image.inodes);
-    report_number(r, "data_bytes", file_bytes(dir->io, "data"));
+    report_number(r, "data_bytes", x->data_bytes);
+    report_number(r, "log_segment_bytes", sb->log.segment_bytes);
 }
 
-static void report_log(struct report *r, struct io *io, const struct superblock *sb,
-                       const struct wal_scan_result *scan)
+static void report_log(struct report *r, const struct examination *x, uint64_t operations)
 {
     uint64_t segments = 0;
 
-    // A directory that cannot be listed shows as a log that cannot be scanned, which has been
-    // reported.
-    (void)io->ops->list(io, "wal", count_segment, &segments);
+    // A directory that cannot be listed shows as a log that cannot be scanned, which is in the
+    // state.
+    (void)x->io->ops->list(x->io, "wal", count_segment, &segments);
     report_number(r, "log_segments", segments);
-    report_number(r, "log_segment_bytes", sb->log.segment_bytes);
-    report_number(r, "log_last_lsn", scan->last_lsn);
-    report_number(r, "log_durable_lsn", scan->durable_lsn);
-    report_number(r, "log_records", scan->records);
-    report_number(r, "log_record_bytes", scan->bytes);
-    report_number(r, "log_tail_records", scan->dropped_records);
-    report_number(r, "log_tail_bytes", scan->dropped_bytes);
-    report_number(r, "log_end_segment", scan->end_segment);
-    report_number(r, "log_end_offset", scan->end_offset);
+    report_number(r, "lsn_last", x->scan.last_lsn);
+    report_number(r, "lsn_durable", x->scan.durable_lsn);
+    report_number(r, "log_operations", operations);
+    report_number(r, "log_records", x->scan.records);
+    report_number(r, "log_bytes", x->scan.bytes);
+    report_number(r, "log_end_segment", x->scan.end_segment);
+    report_number(r, "log_end_offset", x->scan.end_offset);
+    report_number(r, "log_tail_records", x->scan.dropped_records);
+    report_number(r, "log_tail_bytes", x->scan.dropped_bytes);
 }
 
-static int report_store(const struct command *command, const struct store_dir *dir, bool json)
+static int report_store(struct store_dir *dir, bool json)
 {
     struct report r;
-    struct log_summary sum = {0};
-    struct wal_scan_result scan = {0};
-    struct finding finding;
-    const struct superblock *sb = store_dir_superblock(dir);
+    uint64_t operations = 0;
+    bool scanned = dir->error == 0;
+    int err = scanned ? examine_log(&dir->x, count_operation, &operations) : dir->error;
 
-    int err = store_dir_superblock_error(dir);
-    if (err || !sb)
-        return store_dir_refuse_superblock(command, dir);
-    err = wal_scan(dir->io, &sb->log, count_record, &sum, &scan);
-    if (err) {
-        cmd_error(command, "cannot read the log of '%s': %s", dir->path, err_text(err));
-        return err;
-    }
-    judge(sb, &scan, &sum, &finding);
     report_begin(&r, stdout, json);
-    report_text(&r, "store", dir->path);
-    report_text(&r, "state", finding.state);
-    report_text(&r, "detail", finding.detail);
-    report_superblock(&r, dir, sb);
-    report_log(&r, dir->io, sb, &scan);
+    report_state(&r, dir, err, operations);
+    report_superblock(&r, &dir->x);
+    if (scanned)
+        report_log(&r, &dir->x, operations);
     report_end(&r);
-    return finding.error;
+    return err;
 }
 
 static void report_in_use(const struct store_dir *dir, bool json)
@@ -233,7 +207,7 @@ static int run(const struct command *command, int argc, char **argv)
     if (!err && dir.in_use)
         report_in_use(&dir, json);
     else if (!err)
-        err = report_store(command, &dir, json);
+        err = report_store(&dir, json);
     store_dir_close(&dir);
     return cmd_finish(command, exit_code(err));
 }

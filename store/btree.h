@@ -6,15 +6,15 @@
 // will be put or deleted, then ask tree_prepare() for memory and space; then tree_put() and
 // tree_delete() cannot fail. All of it under one hold of the lock.
 //
-// Reads between the changes: a key whose leaf was in memory at the last touch stays so, whatever was
-// deleted: leaves that become empty are taken out only at the next tree_touch() or tree_freeze(). So a
-// range query of an apply step does not fault when its whole range was read in the prepare step,
-// to the end of the range and not only to the first item found.
+// Reads between the changes: a key whose leaf was in memory at the last touch stays so, whatever
+// was deleted: leaves that become empty are taken out only at the next tree_touch(). So a range
+// query of an apply step does not fault when its whole range was read in the prepare step, to the
+// end of the range and not only to the first item found.
 //
-// Invariants: S1 no block that a published root reaches is changed or overwritten: nodes of an older
-// generation are copied to a new address first, the old address goes to space_free(). S3 a parent's
-// checksum of a child is right before the parent is written. A reference with checksum 0 leads to a
-// block that is dirty or frozen, so it is in memory.
+// Invariants: S1 no block that a published root reaches is changed or overwritten: nodes of an
+// older generation are copied to a new address first, the old address goes to space_free(). S3 a
+// parent's checksum of a child is right before the parent is written. A reference with checksum 0
+// leads to a block that is dirty or frozen, so it is in memory.
 #ifndef AF_STORE_BTREE_H
 #define AF_STORE_BTREE_H
 
@@ -80,25 +80,26 @@ int tree_prepare(struct tree *t, struct fault *f, size_t nodes, size_t data,
 // Inserts, or replaces the value of, `key`. len <= ITEM_BYTES_MAX; `value` lies outside the tree.
 // The path was touched under this lock hold.
 void tree_put(struct tree *t, struct key key, const void *value, size_t len);
-// Deletes `key`, which exists. A thin node is merged with a neighbour that is in memory (which gives
-// birth to none: the neighbour's items move); an empty one goes at the next tree_sweep().
+// Deletes `key`, which exists. A thin node is merged with a neighbour that is in memory (which
+// gives birth to none: the neighbour's items move); an empty one goes at the next tree_sweep().
 void tree_delete(struct tree *t, struct key key);
-// Takes out leaves that deletes have emptied, and what becomes empty above them. tree_touch() and
-// tree_freeze() do it; nothing else needs to.
+// Takes out leaves that deletes have emptied, and what becomes empty above them. tree_touch() does
+// it; who freezes must call it.
 void tree_sweep(struct tree *t);
 
 // An empty tree (one empty leaf) for a new store; only with memory and space prepared.
 void tree_create(struct tree *t);
 
 // For tests: walks what is in memory of the tree and compares each node with its parent: bounds,
-// order, level, address, generation, checksum. 0 or a code; *ret_items counts what is in the leaves.
+// order, level, address, generation, checksum. 0 or a code; *ret_items counts what is in the
+// leaves.
 int tree_check(struct tree *t, const struct tree_root *root, uint64_t *ret_items) AF_NODISCARD;
 
 // ---- checkpoint (freeze.c) ----
 
-// t0. Under the lock, O(1) but for the sweep of the last operation: the live root becomes the frozen
-// one, the generation rises, dirty blocks freeze. Not before the last freeze is thawed. Before
-// space_freeze(): what the sweep gives back belongs to the interval that ends.
+// t0. Under the lock, O(1): the live root becomes the frozen one, the generation rises, dirty
+// blocks freeze. Not before the last freeze is thawed. A tree_sweep() goes before it, and before
+// space_freeze() too, because what it frees belongs to the interval that ends.
 void tree_freeze(struct tree *t);
 
 struct io_file;
@@ -110,9 +111,9 @@ struct tree_write_stats {
 // first, then nodes level by level, runs of neighbouring addresses in one call, patches each node's
 // checksum into its parent in the frozen and, where it is still the same child, in the live tree;
 // hands the addresses of written nodes to `each` without the lock (for the space map; data blocks
-// were logged when their record was). The frozen root's reference is complete afterwards. Returns 0,
-// -ENOMEM or an I/O error; after that the checkpoint cannot be published, blocks stay frozen. It may
-// be called again: everything is written again.
+// were logged when their record was). The frozen root's reference is complete afterwards. Returns
+// 0, -ENOMEM or an I/O error; after that the checkpoint cannot be published, blocks stay frozen. It
+// may be called again: everything is written again.
 int tree_write_frozen(struct tree *t, struct af_mutex *lock, struct io_file *data,
                       void (*each)(void *arg, uint64_t address, uint64_t count), void *arg,
                       struct tree_write_stats *ret_stats) AF_NODISCARD;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Reads of the tree (btree.h): one descent with a path array, no recursion. References that come from disk
-// are never trusted further than they were validated: a block in memory that is not what a
-// reference says is an error or a miss, not an assertion.
+// Reads of the tree (btree.h): one descent with a path array, no recursion. References that come
+// from disk are never trusted further than they were validated: a block in memory that is not what
+// a reference says is an error or a miss, not an assertion.
 #include <errno.h>
 #include <string.h>
 
@@ -24,8 +24,8 @@ static int tree_miss(struct fault *f, const struct blkref *ref, unsigned level)
 }
 
 // The block at that address is another one than `ref` says.
-static int tree_mismatch(struct tree *t, struct fault *f, struct block *b,
-                         const struct blkref *ref, unsigned level)
+static int tree_mismatch(struct tree *t, struct fault *f, struct block *b, const struct blkref *ref,
+                         unsigned level)
 {
     if (ref->checksum != 0 && b->pins == 0 && cache_state(t->cache, b) == BLOCK_CLEAN) {
         // A clean one can be read again; if the reference is wrong, that read tells how.
@@ -51,8 +51,8 @@ static int tree_fetch(struct tree *t, struct fault *f, const struct blkref *ref,
     return 0;
 }
 
-// Follows slots from p->block[from], whose index is set, to the leaf: the child that holds `key`, or
-// with `key` NULL the first (`last` false) or last one.
+// Follows slots from p->block[from], whose index is set, to the leaf: the child that holds `key`,
+// or with `key` NULL the first (`last` false) or last one.
 static int tree_follow(struct tree *t, struct fault *f, unsigned from, const struct key *key,
                        bool last, struct tree_path *p)
 {
@@ -242,8 +242,8 @@ static int check_find(struct tree *t, const struct blkref *ref, unsigned level,
 // The frame of the child in slot `i` of `up`, without its block.
 static struct check_frame check_range(const struct check_frame *up, unsigned i)
 {
-    struct check_frame at = {.has_low = up->has_low, .low = up->low,
-                             .has_high = up->has_high, .high = up->high};
+    struct check_frame at = {
+        .has_low = up->has_low, .low = up->low, .has_high = up->has_high, .high = up->high};
     if (i > 0) {
         at.has_low = true;
         at.low = node_key(up->block->bytes, i);

@@ -4,8 +4,8 @@
 // A node born in the current generation is changed in place; an older one is copied first (S1).
 // Everything needed was prepared, so nothing here fails.
 //
-// A leaf that a delete empties stays where it is until the operation is over (tree_sweep()). Were it
-// taken out at once, its range would fall to a neighbour, which may not be in memory; and the
+// A leaf that a delete empties stays where it is until the operation is over (tree_sweep()). Were
+// it taken out at once, its range would fall to a neighbour, which may not be in memory; and the
 // operation may still have keys to put there, which it touched and which cannot fail any more.
 //
 // Keys of inner nodes: slot i > 0 bounds its child from below. Slot 0 bounds nothing, but its key
@@ -19,11 +19,11 @@
 #include "store/space.h"
 
 // Merge when below a quarter, into at most four fifths, so that merges and splits do not alternate.
-#define NODE_THIN (NODE_ROOM / 4)
-#define NODE_MERGED_MAX (NODE_ROOM * 4 / 5)
+#define NODE_THIN           (NODE_ROOM / 4)
+#define NODE_MERGED_MAX     (NODE_ROOM * 4 / 5)
 // Both halves of a split by bytes have at least so much room (the split point is at most half an
 // item off the middle), so that a node born by one splits again only after so many bytes were put.
-#define SPLIT_ROOM_BYTES (NODE_ROOM - (NODE_ROOM + 2 * NODE_ITEM_BYTES(ITEM_BYTES_MAX)) / 2)
+#define SPLIT_ROOM_BYTES    (NODE_ROOM - (NODE_ROOM + 2 * NODE_ITEM_BYTES(ITEM_BYTES_MAX)) / 2)
 // Likewise in inner nodes: slots of 48 bytes, 84 of them fit.
 #define SPLIT_ROOM_CHILDREN 40u
 
@@ -115,8 +115,9 @@ static struct key key_after(struct key last, const struct key *next)
     return last;
 }
 
-// True when `key` goes to the end of the items of one content, directory or inode in a leaf that they
-// fill for the greater part: more of them are likely to come, so that no room should be left before.
+// True when `key` goes to the end of the items of one content, directory or inode in a leaf that
+// they fill for the greater part: more of them are likely to come, so that no room should be left
+// before.
 static bool tree_ends_run(const struct block *leaf, unsigned index, const struct key *key)
 {
     if (leaf->level > 0 || index == 0)
@@ -218,8 +219,8 @@ void tree_put(struct tree *t, struct key key, const void *value, size_t len)
     tree_insert(t, &p, index, (struct tree_item){.key = key, .value = value, .len = len});
 }
 
-// The child in slot `index` of `parent` if it can be merged: it is in memory (it may never have been
-// read), and not on the list of tree_sweep().
+// The child in slot `index` of `parent` if it can be merged: it is in memory (it may never have
+// been read), and not on the list of tree_sweep().
 static struct block *tree_peek(struct tree *t, const struct block *parent, unsigned index)
 {
     struct blkref ref = node_child(parent->bytes, index);

@@ -11,8 +11,8 @@
 #include "store/store_format.h"
 
 #define SLAB_BLOCKS 64u
-#define TABLE_MIN 64u
-#define TABLE_MAX (UINT64_C(1) << 26)
+#define TABLE_MIN   64u
+#define TABLE_MAX   (UINT64_C(1) << 26)
 
 // Spare blocks are recycled without free(), which would hide a use after free from the sanitizer.
 #if defined(__SANITIZE_ADDRESS__)
@@ -24,10 +24,10 @@
 #endif
 #if defined(CACHE_POISON)
 #include <sanitizer/asan_interface.h>
-#define cache_poison(bytes) __asan_poison_memory_region(bytes, BLOCK_BYTES)
+#define cache_poison(bytes)   __asan_poison_memory_region(bytes, BLOCK_BYTES)
 #define cache_unpoison(bytes) __asan_unpoison_memory_region(bytes, BLOCK_BYTES)
 #else
-#define cache_poison(bytes) ((void)(bytes))
+#define cache_poison(bytes)   ((void)(bytes))
 #define cache_unpoison(bytes) ((void)(bytes))
 #endif
 
@@ -176,8 +176,8 @@ struct block *cache_insert(struct cache *c, const struct blkref *ref, enum block
                            unsigned level, uint8_t *bytes)
 {
     struct block *b = cache_find(c, ref->address);
-    if (b && (cache_state(c, b) != BLOCK_CLEAN || b->pins > 0 ||
-              cache_block_is(b, ref, kind, level))) {
+    if (b &&
+        (cache_state(c, b) != BLOCK_CLEAN || b->pins > 0 || cache_block_is(b, ref, kind, level))) {
         free(bytes);
         return b;
     }

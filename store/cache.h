@@ -56,10 +56,10 @@ struct cache_slab;
 
 struct cache {
     struct block **table;
-    size_t table_size; // power of two, fixed: chains grow when dirty blocks exceed the budget
+    size_t table_size;  // power of two, fixed: chains grow when dirty blocks exceed the budget
     size_t block_count; // in the table
     struct list lru, dirty, frozen;
-    struct list dead; // dropped while pinned; in no table
+    struct list dead;     // dropped while pinned; in no table
     struct block *doomed; // FROZEN and detached, by chain_next
     size_t clean_count, dirty_count, frozen_count;
     size_t budget_blocks; // all of them together; dirty ones may exceed it, clean ones go first
@@ -103,8 +103,8 @@ int cache_prepare(struct cache *c, size_t blocks) AF_NODISCARD;
 // `checksum`; otherwise it is set when the block is written.
 struct block *cache_new(struct cache *c, uint64_t address, uint64_t generation,
                         enum block_kind kind, unsigned level);
-// The live tree has let go of the block: DIRTY and CLEAN ones are freed (not while pinned: then they
-// leave the table and go at the last unpin), FROZEN ones are doomed and go in cache_thaw().
+// The live tree has let go of the block: DIRTY and CLEAN ones are freed (not while pinned: then
+// they leave the table and go at the last unpin), FROZEN ones are doomed and go in cache_thaw().
 void cache_drop(struct cache *c, struct block *b);
 void cache_pin(struct cache *c, struct block *b);
 void cache_unpin(struct cache *c, struct block *b);

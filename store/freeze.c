@@ -3,12 +3,12 @@
 //
 // Frozen nodes are immutable but for the checksums of their children, which only this file sets, in
 // the checkpoint's thread, under the lock. So that thread reads frozen bytes and the frozen list
-// without the lock; live readers, who hold it, never see a half-set checksum. What goes to disk is a
-// private copy with zeroed gaps; the copy and the block in memory are the same node.
+// without the lock; live readers, who hold it, never see a half-set checksum. What goes to disk is
+// a private copy with zeroed gaps; the copy and the block in memory are the same node.
 //
 // Who is whose parent is not stored: a node's parent in a tree is found by descending to the level
-// above by a key of the node (S3). In the frozen tree it must be there. In the live tree it is there
-// as long as that tree has the same node; then the live parent is the frozen one itself or a
+// above by a key of the node (S3). In the frozen tree it must be there. In the live tree it is
+// there as long as that tree has the same node; then the live parent is the frozen one itself or a
 // dirty copy of it, because a clean parent would have only clean children.
 #include <errno.h>
 #include <stdlib.h>
@@ -22,12 +22,11 @@
 #include "store/node.h"
 
 #define BATCH_BLOCKS 256u // of one write, and of private copies in memory: 1 MiB
-#define PATCH_NODES 64u   // patched in one hold of the lock
+#define PATCH_NODES  64u  // patched in one hold of the lock
 
 void tree_freeze(struct tree *t)
 {
-    AF_ASSERT(!t->frozen);
-    tree_sweep(t);
+    AF_ASSERT(!t->frozen && !t->emptied);
     t->frozen = true;
     t->frozen_root = t->root;
     t->generation++;
@@ -61,7 +60,7 @@ struct frozen_write {
     void *arg;
     struct frozen_item *items;
     size_t count;
-    uint8_t *copies;         // BATCH_BLOCKS blocks
+    uint8_t *copies; // BATCH_BLOCKS blocks
     uint64_t sums[BATCH_BLOCKS];
     struct tree_write_stats stats;
 };
@@ -138,8 +137,8 @@ static int frozen_put(struct frozen_write *w, const struct frozen_item *items, s
     return 0;
 }
 
-// The node of `level` + 1 in whose range `key` lies, and the slot there; NULL when the tree is lower
-// or the way there is not in memory.
+// The node of `level` + 1 in whose range `key` lies, and the slot there; NULL when the tree is
+// lower or the way there is not in memory.
 static struct block *tree_parent(struct tree *t, const struct tree_root *root, unsigned level,
                                  const struct key *key, unsigned *ret_index)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// One tree node (node.h): slots rise from byte 64, values grow down from the end. A deleted value leaves a
-// gap, which is closed when an insertion finds too little room between slots and heap.
+// One tree node (node.h): slots rise from byte 64, values grow down from the end. A deleted value
+// leaves a gap, which is closed when an insertion finds too little room between slots and heap.
 #include "store/node.h"
 
 #include <string.h>
@@ -8,8 +8,8 @@
 #include "base/checksum.h"
 #include "base/err.h"
 
-#define HEADER_BYTES sizeof(struct block_header_disk)
-#define SLOT_BYTES sizeof(struct slot_disk)
+#define HEADER_BYTES   sizeof(struct block_header_disk)
+#define SLOT_BYTES     sizeof(struct slot_disk)
 #define NODE_COUNT_MAX (NODE_ROOM / SLOT_BYTES)
 
 static const struct block_header_disk *node_header(const uint8_t *node)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// One tree node, as pure functions on its 4096 bytes: in memory it has the layout that it has on disk
-// (docs/FORMAT.md, "Tree"). No I/O, no allocation. What verification and dumps need as well
+// One tree node, as pure functions on its 4096 bytes: in memory it has the layout that it has on
+// disk (docs/FORMAT.md, "Tree"). No I/O, no allocation. What verification and dumps need as well
 // (node_validate, node_key, ...) is declared in btree.h.
 //
 // Unless said otherwise the bytes are a valid node, and an index is below node_count().
@@ -15,10 +15,11 @@
 #include "store/store_format.h"
 
 // What slots and values may take; and what one item takes of it.
-#define NODE_ROOM (BLOCK_BYTES - sizeof(struct block_header_disk))
+#define NODE_ROOM            (BLOCK_BYTES - sizeof(struct block_header_disk))
 #define NODE_ITEM_BYTES(len) (sizeof(struct slot_disk) + (len))
 
-// A way from the root to a leaf. By level: the block, and in inner nodes the slot that was followed.
+// A way from the root to a leaf. By level: the block, and in inner nodes the slot that was
+// followed.
 struct tree_path {
     struct block *block[NODE_LEVEL_MAX + 1];
     unsigned index[NODE_LEVEL_MAX + 1];
@@ -52,9 +53,9 @@ void node_insert_child(uint8_t *node, unsigned index, const struct key *key,
 void node_set_child(uint8_t *node, unsigned index, const struct blkref *ref);
 void node_set_child_checksum(uint8_t *node, unsigned index, uint64_t sum);
 
-// Splits a node for which an item of `len` bytes is too much at `index`: moves its upper items to the
-// empty node `right` so that the bytes of both are as equal as possible with that item counted in.
-// Returns true when the item belongs into `right`, and its index there or in `left`.
+// Splits a node for which an item of `len` bytes is too much at `index`: moves its upper items to
+// the empty node `right` so that the bytes of both are as equal as possible with that item counted
+// in. Returns true when the item belongs into `right`, and its index there or in `left`.
 bool node_split(uint8_t *left, uint8_t *right, unsigned index, size_t len, unsigned *ret_index);
 // Moves the items from `from` (<= node_count()) on to the empty node `right`.
 void node_move_tail(uint8_t *left, uint8_t *right, unsigned from);

@@ -85,25 +85,26 @@ void wal_close(struct wal *wal)
 {
     if (!wal)
         return;
-    bool lost = false;
+    int r = 1;
     af_lock(&wal->lock);
     AF_ASSERT(!wal->pumping && !wal->preparing);
-    // What is in flight may end, nothing new starts.
-    wal->failure_told = true;
-    wal->closing = true;
-    while (wal->state != WAL_IDLE && !lost) {
+    wal->closing = true; // what is in flight may end, nothing new starts
+    while (wal->state != WAL_IDLE && r > 0) {
         af_unlock(&wal->lock);
-        lost = wal->io->ops->reap(wal->io, true) < 0;
+        r = wal->io->ops->reap(wal->io, true);
         af_lock(&wal->lock);
     }
-    if (!wal->failed)
+    if (!wal->failed) {
+        wal->failure_told = true; // it is none
         wal_fail_locked(wal, -ECANCELED, "closed");
+    }
     af_unlock(&wal->lock);
     wal_deliver(wal);
     // The back end may still write from the buffer or run the callback; memory that it holds is let go
-    // of, never freed.
-    if (lost)
+    // of, never freed. With 0 it holds nothing.
+    if (r < 0)
         return;
+    wal_group_destroy(wal->flying);
     destroy_groups(&wal->spares);
     wal_group_destroy(wal->prepared);
     wal_segments_close(wal);

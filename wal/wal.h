@@ -15,7 +15,8 @@
 // Group commit: one write is in flight at most; records appended meanwhile form the next group. A lone
 // commit is written at once, nothing ever waits for company.
 //
-// Threading: all calls are thread safe unless they say otherwise. Completions run in wal_pump().
+// Threading: all calls are thread safe unless they say otherwise. Completions run in wal_pump(). A thread
+// whose call may start a flush must live until that has ended (see io.h).
 #ifndef AF_WAL_WAL_H
 #define AF_WAL_WAL_H
 

@@ -291,6 +291,8 @@ int wal_wait(struct wal *wal, uint64_t lsn)
             lead_locked(wal);
     }
     af_unlock(&wal->lock);
+    if (r < 0)
+        wal_deliver(wal); // the owner hears of it first
     return r;
 }
 

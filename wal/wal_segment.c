@@ -160,7 +160,7 @@ int wal_create_segments(struct io *io, const struct wal_start *start)
     return io->ops->sync_dir(io, "wal");
 }
 
-// Notes a file in wal/ that the log no longer needs.
+// Notes a file in wal/ that the log no longer needs; rising, whatever the order of the directory.
 static int note_old_segment(void *arg, const char *name)
 {
     struct wal *wal = arg;
@@ -171,7 +171,11 @@ static int note_old_segment(void *arg, const char *name)
     struct wal_segment *segment = segment_new(number);
     if (!segment)
         return -ENOMEM;
-    list_append(&wal->used, &segment->link);
+    struct list *at = &wal->used;
+    while (at->prev != &wal->used &&
+           list_entry(at->prev, struct wal_segment, link)->number > number)
+        at = at->prev;
+    list_insert_before(at, &segment->link);
     return 0;
 }
 

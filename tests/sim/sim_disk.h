@@ -50,7 +50,8 @@ struct io *sim_io(struct sim *sim);
 // as bytes that may reach it), the clock, the random numbers and the capacity; but no open files, events, faults,
 // hooks or crash point, and it is not dead.
 struct sim *sim_clone(const struct sim *sim);
-void sim_destroy(struct sim *sim); // accepts NULL
+// Files are closed before. Accepts NULL.
+void sim_destroy(struct sim *sim);
 
 // ---- events ----
 

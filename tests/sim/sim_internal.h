@@ -143,6 +143,7 @@ void sim_forget_process(struct sim *sim); // events, faults, hook, tag, crash po
 void *sim_alloc(size_t bytes); // zeroed; never NULL
 // Makes room for one more element of an array.
 void sim_grow(void *array, size_t *cap, size_t count, size_t element_bytes);
+void sim_path_copy(char *to, const char *path); // `to` has SIM_PATH_BYTES
 uint64_t sim_next(uint64_t *state);
 uint64_t sim_below(uint64_t *state, uint64_t bound); // 0 … bound − 1; 0 for 0
 uint64_t sim_mix(uint64_t a, uint64_t b);

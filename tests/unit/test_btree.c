@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The tree against a sorted array: random changes, reads, freezes, writes and thaws (tree_world.h), and the
-// cases that chance would seldom find. SEED=N repeats a run.
+// The tree against a sorted array: random changes, reads, freezes, writes and thaws (tree_world.h),
+// and the cases that chance would seldom find. SEED=N repeats a run.
 #include "tests/unit/tree_world.h"
 
 #include "base/checksum.h"
@@ -110,6 +110,45 @@ static void test_random_changes_of_a_deep_tree(void **state)
             world_thaw(w, random_below(50));
     }
     assert_true(level_max >= 2);
+    finish_checkpoint(w);
+    world_free(w);
+}
+
+static void *write_checkpoints(void *arg)
+{
+    struct world *w = arg;
+    for (unsigned i = 0; i < 40; i++) {
+        af_lock(&w->lock);
+        world_freeze(w);
+        af_unlock(&w->lock);
+        struct tree_write_stats stats;
+        assert_int_equal(tree_write_frozen(&w->tree, &w->lock, &w->file, count_logged, w, &stats),
+                         0);
+        for (w->phase = WRITTEN; w->phase != IDLE;) {
+            af_lock(&w->lock);
+            world_thaw(w, 10);
+            af_unlock(&w->lock);
+        }
+    }
+    return NULL;
+}
+
+// Mostly for the thread sanitizer: what the writer reads without the lock does not change.
+static void test_changes_beside_a_writing_thread(void **state)
+{
+    (void)state;
+    random_state = 4711;
+    struct world *w = world_new(50);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, write_checkpoints, w), 0);
+    for (unsigned i = 0; i < 3000; i++) {
+        af_lock(&w->lock);
+        w->deletes_in_100 = i % 1000 < 700 ? 10 : 80;
+        world_change_randomly(w);
+        check_some(w, &w->tree.root, &w->live);
+        af_unlock(&w->lock);
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
     finish_checkpoint(w);
     world_free(w);
 }
@@ -324,6 +363,8 @@ static void test_range_ends_without_reading_the_next_leaf(void **state)
     struct world *w = world_new(0);
     for (uint64_t i = 0; i < 90; i++)
         put_one(w, key_make(8, KIND_EXTENT, 10 * i), ITEM_BYTES_MAX);
+    for (uint64_t i = 2; i < 90; i += 3) // the last of each leaf
+        delete_one(w, key_make(8, KIND_EXTENT, 10 * i));
     world_checkpoint(w);
     const uint8_t *root = w->disk + w->tree.root.ref.address * BLOCK_BYTES;
     assert_int_equal(node_level(root), 1);
@@ -342,8 +383,8 @@ static void test_range_ends_without_reading_the_next_leaf(void **state)
     world_free(w);
 }
 
-// What validates but was never written by this code: a root with one child. The last delete turns it
-// into the empty leaf.
+// What validates but was never written by this code: a root with one child. The last delete turns
+// it into the empty leaf.
 static void test_root_with_one_child_becomes_the_empty_leaf(void **state)
 {
     (void)state;
@@ -358,9 +399,10 @@ static void test_root_with_one_child_becomes_the_empty_leaf(void **state)
     w->space->born[address]--;
     node_init(root, uuid, address, 1, 1);
     node_insert_child(root, 0, &key, &w->tree.root.ref);
-    w->tree.root = (struct tree_root){
-        .ref = {.address = address, .checksum = checksum(CSUM_NODE, 0, root, BLOCK_BYTES), .generation = 1},
-        .level = 1};
+    w->tree.root = (struct tree_root){.ref = {.address = address,
+                                              .checksum = checksum(CSUM_NODE, 0, root, BLOCK_BYTES),
+                                              .generation = 1},
+                                      .level = 1};
     check_all(w, &w->tree.root, &w->live);
     delete_one(w, key);
     check_all(w, &w->tree.root, &w->live);
@@ -389,8 +431,9 @@ static void test_stale_block_in_memory_is_read_again(void **state)
     struct block *b = cache_insert(&w->cache, &stale, BLOCK_NODE, 0, memset(bytes, 0, BLOCK_BYTES));
     cache_pin(&w->cache, b);
     struct item it = item_of(key, 10);
-    assert_int_equal(world_change(w, &it, 1, false),
-                     b->generation == ref.generation ? -AF_E_BLOCK_CHECKSUM : -AF_E_BLOCK_GENERATION);
+    assert_int_equal(world_change(w, &it, 1, false), b->generation == ref.generation
+                                                         ? -AF_E_BLOCK_CHECKSUM
+                                                         : -AF_E_BLOCK_GENERATION);
     cache_unpin(&w->cache, b);
     assert_int_equal(world_change(w, &it, 1, false), 0);
     world_free(w);
@@ -471,6 +514,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_changes_agree_with_a_sorted_array),
         cmocka_unit_test(test_random_changes_of_a_deep_tree),
+        cmocka_unit_test(test_changes_beside_a_writing_thread),
         cmocka_unit_test(test_empty_tree_is_frozen_and_opened),
         cmocka_unit_test(test_rising_keys_leave_full_nodes),
         cmocka_unit_test(test_falling_keys_behind_a_full_leaf_share_nodes),

@@ -14,7 +14,7 @@
 #include "base/err.h"
 #include "store/node.h"
 
-#define ADDRESS 77u
+#define ADDRESS    77u
 #define GENERATION 9u
 
 static const uint8_t uuid[16] = "0123456789abcde";
@@ -125,7 +125,8 @@ static void test_search_child_takes_slot_0_below_its_key(void **state)
         struct key key = key_of(10 * i + 10);
         node_insert_child(p.bytes, i, &key, &ref);
     }
-    static const unsigned want[][2] = {{0, 0}, {10, 0}, {19, 0}, {20, 1}, {49, 3}, {50, 4}, {99, 4}};
+    static const unsigned want[][2] = {{0, 0},  {10, 0}, {19, 0}, {20, 1},
+                                       {49, 3}, {50, 4}, {99, 4}};
     for (size_t i = 0; i < AF_ARRAY_LEN(want); i++) {
         struct key key = key_of(want[i][0]);
         unsigned index = node_search_child(p.bytes, &key);

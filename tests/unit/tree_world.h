@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// What test_btree.c runs the tree in: a disk in memory, a space that keeps book of every block, a sorted array as
-// the model, resolved faults and a cache that holds almost nothing, so that everything is read again.
+// What test_btree.c runs the tree in: a disk in memory, a space that keeps book of every block, a
+// sorted array as the model, resolved faults and a cache that holds almost nothing, so that
+// everything is read again.
 //
-// Checked besides the items: that no block is written or overwritten that a published or frozen root
-// reaches (what becomes free is poisoned), that no more is born than was prepared, and that what was
-// frozen can be opened from its reference alone. Included by one source only: it defines the functions
-// of space.h.
+// Checked besides the items: that no block is written or overwritten that a published or frozen
+// root reaches (what becomes free is poisoned), that no more is born than was prepared, and that
+// what was frozen can be opened from its reference alone. Included by one source only: it defines
+// the functions of space.h.
 #ifndef AF_TESTS_UNIT_TREE_WORLD_H
 #define AF_TESTS_UNIT_TREE_WORLD_H
 
@@ -27,7 +28,7 @@
 #include "store/space.h"
 
 #define DISK_BLOCKS 65536u
-#define GROUP_MAX 24u
+#define GROUP_MAX   24u
 
 static const uint8_t uuid[16] = "test of the tree";
 static const struct key key_min = {0, 0, 0};
@@ -72,7 +73,8 @@ struct space {
     struct block_list frozen; // before it: free when it is published
 };
 
-int space_prepare(struct space *sp, struct fault *f, uint64_t blocks, uint64_t from_reserved, bool urgent)
+int space_prepare(struct space *sp, struct fault *f, uint64_t blocks, uint64_t from_reserved,
+                  bool urgent)
 {
     (void)f;
     assert_int_equal(from_reserved, 0);
@@ -292,7 +294,8 @@ static int world_change(struct world *w, const struct item *changes, size_t coun
         fault_finish(w, &f);
         return r;
     }
-    size_t need = neighbours ? tree_need(&w->tree, 1, count - 1, bytes) : tree_need(&w->tree, count, 0, bytes);
+    size_t need = neighbours ? tree_need(&w->tree, 1, count - 1, bytes)
+                             : tree_need(&w->tree, count, 0, bytes);
     assert_int_equal(tree_prepare(&w->tree, &f, need, 0, true), 0);
     assert_null(w->tree.emptied);
     for (size_t i = 0; i < count; i++) {
@@ -315,7 +318,8 @@ static int world_change(struct world *w, const struct item *changes, size_t coun
 static struct key random_key(const struct world *w)
 {
     uint64_t off = random_below(w->offs);
-    return key_make(1 + random_below(8), (uint8_t)(1 + random_below(6)), off == 0 ? UINT64_MAX : off);
+    return key_make(1 + random_below(8), (uint8_t)(1 + random_below(6)),
+                    off == 0 ? UINT64_MAX : off);
 }
 
 static void world_change_randomly(struct world *w)
@@ -353,6 +357,7 @@ static int fake_pwritev(struct io_file *f, const struct iovec *iov, int count, u
     if (w->fail_write_in > 0 && --w->fail_write_in == 0)
         return -EIO;
     assert_true(count <= 256);
+    af_lock(&w->lock); // the book is kept under it
     for (int i = 0; i < count; i++) {
         assert_int_equal(iov[i].iov_len, BLOCK_BYTES);
         assert_true(off % BLOCK_BYTES == 0 && off < (uint64_t)DISK_BLOCKS * BLOCK_BYTES);
@@ -360,6 +365,7 @@ static int fake_pwritev(struct io_file *f, const struct iovec *iov, int count, u
         memcpy(w->disk + off, iov[i].iov_base, BLOCK_BYTES);
         off += BLOCK_BYTES;
     }
+    af_unlock(&w->lock);
     for (uint64_t n = w->change_while_writing ? random_below(3) : 0; n > 0; n--) {
         af_lock(&w->lock);
         world_change_randomly(w);
@@ -412,7 +418,8 @@ static void expect_item(const struct item *it, const void *value, size_t len)
     assert_memory_equal(value, want, len);
 }
 
-static void check_get(struct world *w, const struct tree_root *root, const struct model *m, struct key key)
+static void check_get(struct world *w, const struct tree_root *root, const struct model *m,
+                      struct key key)
 {
     struct fault f;
     const void *value;
@@ -429,8 +436,8 @@ static void check_get(struct world *w, const struct tree_root *root, const struc
     fault_finish(w, &f);
 }
 
-static void check_range(struct world *w, const struct tree_root *root, const struct model *m, struct key first,
-                        struct key last, bool forward)
+static void check_range(struct world *w, const struct tree_root *root, const struct model *m,
+                        struct key first, struct key last, bool forward)
 {
     struct fault f;
     struct key key;
@@ -518,8 +525,8 @@ static void check_disk(struct world *w)
     assert_int_equal(cache_init(&fresh->cache, 8 * BLOCK_BYTES), 0);
     fresh->disk = w->disk;
     fresh->space = w->space;
-    fresh->tree = (struct tree){.cache = &fresh->cache, .root = w->tree.frozen_root,
-                                .generation = w->tree.generation};
+    fresh->tree = (struct tree){
+        .cache = &fresh->cache, .root = w->tree.frozen_root, .generation = w->tree.generation};
     check_all(fresh, &fresh->tree.root, &w->cut);
     assert_true(disk_count(w, &w->tree.frozen_root) > 0);
     cache_destroy(&fresh->cache);
@@ -533,10 +540,11 @@ static void world_freeze(struct world *w)
     struct block_list freed = w->space->frozen;
     assert_int_equal(freed.count, 0);
     model_copy(&w->cut, &w->live);
-    tree_freeze(&w->tree);
+    tree_sweep(&w->tree);
     w->space->frozen = w->space->freed;
     w->space->freed = freed;
     w->space->interval++;
+    tree_freeze(&w->tree);
     w->phase = FROZEN;
 }
 

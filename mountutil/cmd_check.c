@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+// `aerofs check`: whole-image verification of a store that is not mounted (checkpoint/verify.h),
+// with its findings as text. Changes nothing. The lock is kept shared meanwhile, so that no daemon
+// changes what is being read.
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "checkpoint/verify.h"
+#include "mountutil/cmd.h"
+#include "mountutil/exit_code.h"
+#include "mountutil/report.h"
+#include "mountutil/store_dir.h"
+
+// The three exit codes of this command, whatever the trouble is.
+enum { CHECK_CLEAN = 0, CHECK_DAMAGE = 1, CHECK_CANNOT_RUN = 2 };
+
+struct check {
+    struct cmd_progress progress;
+    bool quiet; // no notes
+};
+
+static void show_progress(void *arg, uint64_t done, uint64_t total)
+{
+    struct check *c = arg;
+
+    cmd_progress_show(&c->progress, "checking, blocks", done, total);
+}
+
+// "damage: data block 17, inode 5, offset 8192: …"
+static void print_finding(void *arg, const struct verify_finding *f)
+{
+    struct check *c = arg;
+
+    if (f->severity == VERIFY_NOTE && c->quiet)
+        return;
+    cmd_progress_end(&c->progress);
+    printf("%s: %s", f->severity == VERIFY_DAMAGE ? "damage" : "note", f->file);
+    if (f->address)
+        printf(" block %" PRIu64, f->address);
+    if (f->ino)
+        printf(", inode %" PRIu64, f->ino);
+    if (f->off)
+        printf(", offset %" PRIu64, f->off);
+    printf(": %s", f->text);
+    if (f->code)
+        printf(" (%s)", err_name(f->code));
+    putchar('\n');
+}
+
+static void print_counts(const struct verify_result *r)
+{
+    printf("inodes %" PRIu64 " (directories %" PRIu64 ", files %" PRIu64 ", symlinks %" PRIu64
+           ", others %" PRIu64 "), names %" PRIu64 ", xattrs %" PRIu64 ", orphans %" PRIu64 "\n",
+           r->inodes, r->directories, r->files, r->symlinks, r->others, r->names, r->xattrs,
+           r->orphans);
+    printf("tree nodes %" PRIu64 ", items %" PRIu64 ", extents %" PRIu64 ", data blocks %" PRIu64
+           "\n",
+           r->nodes, r->items, r->extents, r->data_blocks);
+    printf("blocks in use %" PRIu64 ", marked %" PRIu64 ", leaked %" PRIu64 ", missing %" PRIu64
+           "\n",
+           r->blocks_reached, r->blocks_marked, r->blocks_leaked, r->blocks_missing);
+    if (r->log_scanned)
+        printf("log records %" PRIu64 ", bytes %" PRIu64 ", last lsn %" PRIu64
+               ", %s; tail records %" PRIu64 ", bytes %" PRIu64 "\n",
+               r->log_records, r->log_bytes, r->log_last_lsn,
+               r->log_replayed ? "replayed" : "not replayed", r->tail_records, r->tail_bytes);
+}
+
+static int print_result(const struct store_dir *dir, const struct verify_result *r, bool quiet)
+{
+    if (!quiet) {
+        char uuid[37];
+        report_uuid(r->uuid, uuid);
+        if (dir->x.sb)
+            printf("store %s, superblock %" PRIu64 ", epoch %" PRIu64 ", generation %" PRIu64
+                   ", cut lsn %" PRIu64 ", %s\n",
+                   uuid, r->sequence, r->epoch, r->generation, r->cut_lsn,
+                   r->clean ? "unmounted cleanly" : "not unmounted cleanly");
+        print_counts(r);
+    }
+    if (r->damage == 0) {
+        printf("'%s' is whole: no damage\n", dir->path);
+        return CHECK_CLEAN;
+    }
+    printf("'%s' is damaged: %" PRIu64 " findings%s. Nothing was changed\n", dir->path, r->damage,
+           r->complete ? "" : "; parts of the tree could not be read, there may be more");
+    return CHECK_DAMAGE;
+}
+
+static int check_store(const struct command *command, const struct store_dir *dir,
+                       struct verify_options *options, struct check *c)
+{
+    struct verify_result result = {0};
+
+    // Both say that this program cannot judge the directory, not that something in it is damaged.
+    if (dir->error == -AF_E_VERSION || (dir->error && !err_is_corruption(dir->error))) {
+        cmd_error(command, "'%s': %s", dir->path, dir->x.message);
+        return CHECK_CANNOT_RUN;
+    }
+    options->progress = show_progress;
+    options->finding = print_finding;
+    options->arg = c;
+    cmd_progress_start(&c->progress);
+    int err = verify_image(dir->io, options, &result);
+    cmd_progress_end(&c->progress);
+    if (err) {
+        cmd_error(command, "the check of '%s' could not be finished: %s", dir->path, err_text(err));
+        return CHECK_CANNOT_RUN;
+    }
+    return print_result(dir, &result, c->quiet);
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+    struct verify_options verify = {0};
+    struct check check = {0};
+    const char *path;
+    const struct cmd_option options[] = {
+        {"quiet", &check.quiet, NULL},
+        {"skip-data", &verify.skip_data, NULL},
+    };
+    struct store_dir dir;
+
+    int code = cmd_parse(command, argc, argv, options, AF_ARRAY_LEN(options), &path, 1);
+    if (code >= 0)
+        return code;
+    code = CHECK_CANNOT_RUN;
+    if (store_dir_open(command, path, STORE_DIR_SHARED, &dir) == 0) {
+        if (dir.in_use)
+            (void)store_dir_refuse_in_use(command, &dir); // its code stands for what is printed
+        else
+            code = check_store(command, &dir, &verify, &check);
+    }
+    store_dir_close(&dir);
+    // A report that did not reach its reader is no report.
+    return cmd_finish(command, code) == EXIT_CODE_IO ? CHECK_CANNOT_RUN : code;
+}
+
+const struct command cmd_check = {
+    .name = "check",
+    .usage = "[--quiet] [--skip-data] STORE",
+    .summary = "verify everything in a store that is not mounted",
+    .help =
+        "Reads everything that the newest superblock reaches, with the log replayed in memory, and\n"
+        "verifies every checksum, the order of the tree, the counts of links and the space map; finds\n"
+        "leaked blocks. What a crash leaves behind (a log to be replayed, a torn tail) is a note, no\n"
+        "damage. Nothing is changed. The store cannot be mounted meanwhile.\n"
+        "\n"
+        "  --quiet       print damage and the verdict only\n"
+        "  --skip-data   do not read the data of files, only the structures\n"
+        "  --help        print this\n"
+        "  --version     print the version\n"
+        "\n"
+        "Exit codes: 0 the store is whole; 1 damage was found; 2 the check could not run or not finish.\n",
+    .run = run,
+};
