@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-// The disk through plain system calls; one helper thread performs what io_start() is given, in order.
+// The disk through plain system calls; one helper thread performs what io_start() is given, in
+// order.
 //
-// An operation waits, is in the hands of the helper thread, or is finished until io_reap() takes it;
-// in_flight counts all three. The event descriptor is readable while anything is finished: the helper adds
-// to the list before it signals, and the reaper drains the descriptor before it takes the list, so no
-// wake-up is lost (but there may be one too many).
+// An operation waits, is in the hands of the helper thread, or is finished until io_reap() takes
+// it; in_flight counts all three. The event descriptor is readable while anything is finished: the
+// helper adds to the list before it signals, and the reaper drains the descriptor before it takes
+// the list, so no wake-up is lost (but there may be one too many).
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>

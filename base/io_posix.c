@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The system calls behind the disk interface, shared by io_plain.c and io_uring.c.
 //
-// EINTR is repeated, since it says that nothing happened. A short count without an error is continued.
-// No other failure is retried or hidden: after a failed write or sync nobody knows what is on the disk,
-// and only the layers above know what that means.
+// EINTR is repeated, since it says that nothing happened. A short count without an error is
+// continued. No other failure is retried or hidden: after a failed write or sync nobody knows what
+// is on the disk, and only the layers above know what that means.
 #include "base/io_posix.h"
 
 #include <dirent.h>
@@ -24,8 +24,9 @@
 
 // Reads of a direct file into unaligned memory are copied in pieces of at most this size.
 #define BOUNCE_BYTES_MAX (1u << 20)
-// The kernel reports the end of a direct file by a count that is no multiple of the smallest sector.
-#define DIRECT_SECTOR 512
+// The kernel reports the end of a direct file by a count that is no multiple of the smallest
+// sector.
+#define DIRECT_SECTOR    512
 
 static struct io_posix *posix_of(struct io *io)
 {
@@ -57,9 +58,9 @@ static bool range_fits(uint64_t off, uint64_t len)
 
 // ---- opening the directory ----
 
-// True when the directory takes O_DIRECT. The probe writes to a file without a name, which leaves the
-// directory as it is and vanishes with the process. Where such files are not supported, the cache is
-// used: it costs speed only.
+// True when the directory takes O_DIRECT. The probe writes to a file without a name, which leaves
+// the directory as it is and vanishes with the process. Where such files are not supported, the
+// cache is used: it costs speed only.
 static bool posix_probe_direct(int dir_fd)
 {
     void *block;
@@ -138,7 +139,8 @@ void io_posix_close_file(struct io_file *f)
 {
     if (!f)
         return;
-    // What close() reports is not durability: whoever needs that has called sync and seen its result.
+    // What close() reports is not durability: whoever needs that has called sync and seen its
+    // result.
     (void)close(io_posix_fd(f));
     free(AF_CONTAINER_OF(f, struct io_posix_file, file));
 }
@@ -162,12 +164,13 @@ static int posix_read_all(const struct io_posix_file *file, void *bytes, size_t 
     return 0;
 }
 
-// Reads whole blocks into an aligned buffer and copies what was asked for. Only this much of the last
-// block has to exist, because the file may end inside it.
-static int posix_read_bounced(const struct io_posix_file *file, void *bytes, size_t len, uint64_t off)
+// Reads whole blocks into an aligned buffer and copies what was asked for. Only this much of the
+// last block has to exist, because the file may end inside it.
+static int posix_read_bounced(const struct io_posix_file *file, void *bytes, size_t len,
+                              uint64_t off)
 {
-    size_t size = AF_MIN(AF_ROUND_UP(len, (size_t)IO_POSIX_ALIGN) + IO_POSIX_ALIGN,
-                         (size_t)BOUNCE_BYTES_MAX);
+    size_t size =
+        AF_MIN(AF_ROUND_UP(len, (size_t)IO_POSIX_ALIGN) + IO_POSIX_ALIGN, (size_t)BOUNCE_BYTES_MAX);
     char *bounce = aligned_alloc(IO_POSIX_ALIGN, size);
     size_t done = 0;
     int r = 0;
@@ -214,7 +217,8 @@ static size_t iov_bytes(const struct iovec *iov, int iov_count)
     return sum;
 }
 
-static int posix_write_all(int fd, const struct iovec *iov, int iov_count, uint64_t off, int rw_flags)
+static int posix_write_all(int fd, const struct iovec *iov, int iov_count, uint64_t off,
+                           int rw_flags)
 {
     size_t skip = 0; // bytes of iov[0] that are written already
 
@@ -245,7 +249,8 @@ static int posix_write_all(int fd, const struct iovec *iov, int iov_count, uint6
 }
 
 // Writes to a direct file what does not lie in aligned memory.
-static int posix_write_bounced(int fd, const struct iovec *iov, int iov_count, size_t len, uint64_t off)
+static int posix_write_bounced(int fd, const struct iovec *iov, int iov_count, size_t len,
+                               uint64_t off)
 {
     char *bounce = aligned_alloc(IO_POSIX_ALIGN, len);
     size_t at = 0;
@@ -401,7 +406,8 @@ int io_posix_sync_dir(struct io *io, const char *path)
     return r;
 }
 
-int io_posix_list(struct io *io, const char *path, int (*each)(void *arg, const char *name), void *arg)
+int io_posix_list(struct io *io, const char *path, int (*each)(void *arg, const char *name),
+                  void *arg)
 {
     int r = 0, fd = posix_open_dir(io, path);
     DIR *dir;
@@ -479,8 +485,8 @@ uint64_t io_posix_random(struct io *io)
     do
         n = getrandom(&v, sizeof(v), 0);
     while (n < 0 && errno == EINTR);
-    // Salts and UUIDs are made of this, so there is no substitute for it, and eight bytes never come
-    // in part.
+    // Salts and UUIDs are made of this, so there is no substitute for it, and eight bytes never
+    // come in part.
     AF_ASSERT(n == (ssize_t)sizeof(v));
     return v;
 }

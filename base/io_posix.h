@@ -2,10 +2,11 @@
 // What the two real back ends share: the system calls of struct io_ops except start, reap, event_fd
 // and destroy.
 //
-// A log file (IO_LOG) is opened with O_DIRECT when the probe found that the directory takes it. Then
-// pread() goes past the page cache and copies through an aligned buffer where the caller's is not.
-// pwritev() to a log file takes offsets and lengths that are multiples of IO_POSIX_ALIGN, with or without
-// O_DIRECT (else -EINVAL), so that a mistake does not wait for another file system to show.
+// A log file (IO_LOG) is opened with O_DIRECT when the probe found that the directory takes it.
+// Then pread() goes past the page cache and copies through an aligned buffer where the caller's is
+// not. pwritev() to a log file takes offsets and lengths that are multiples of IO_POSIX_ALIGN, with
+// or without O_DIRECT (else -EINVAL), so that a mistake does not wait for another file system to
+// show.
 //
 // Functions that change the disk answer -EROFS on a read-only disk.
 #ifndef AF_BASE_IO_POSIX_H
@@ -30,8 +31,8 @@ struct io_posix_file {
 
 // Opens the directory and probes O_DIRECT; creates nothing. On failure `p` may be handed to
 // io_posix_close(), which accepts one that was zeroed and never opened.
-int io_posix_init(struct io_posix *p, const struct io_ops *ops, const char *path, bool read_only)
-    AF_NODISCARD;
+int io_posix_init(struct io_posix *p, const struct io_ops *ops, const char *path,
+                  bool read_only) AF_NODISCARD;
 void io_posix_close(struct io_posix *p);
 
 // Checks an operation that is to be started: its alignment, its file, the read-only state.
@@ -55,20 +56,21 @@ int io_posix_rename(struct io *io, const char *from, const char *to);
 int io_posix_unlink(struct io *io, const char *path);
 int io_posix_mkdir(struct io *io, const char *path);
 int io_posix_sync_dir(struct io *io, const char *path);
-int io_posix_list(struct io *io, const char *path, int (*each)(void *arg, const char *name), void *arg);
+int io_posix_list(struct io *io, const char *path, int (*each)(void *arg, const char *name),
+                  void *arg);
 int io_posix_space(struct io *io, struct io_space *ret_space);
 uint64_t io_posix_now_ns(struct io *io);
 uint64_t io_posix_ticks_ms(struct io *io);
 uint64_t io_posix_random(struct io *io);
 
 // The initializers that both tables have in common.
-#define IO_POSIX_OPS                                                                       \
-    .open = io_posix_open, .close = io_posix_close_file, .pread = io_posix_pread,           \
-    .pwritev = io_posix_pwritev, .sync = io_posix_sync,                                     \
-    .start_writeback = io_posix_start_writeback, .size = io_posix_size,                     \
+#define IO_POSIX_OPS                                                                         \
+    .open = io_posix_open, .close = io_posix_close_file, .pread = io_posix_pread,            \
+    .pwritev = io_posix_pwritev, .sync = io_posix_sync,                                      \
+    .start_writeback = io_posix_start_writeback, .size = io_posix_size,                      \
     .allocate = io_posix_allocate, .truncate = io_posix_truncate, .rename = io_posix_rename, \
-    .unlink = io_posix_unlink, .mkdir = io_posix_mkdir, .sync_dir = io_posix_sync_dir,      \
-    .list = io_posix_list, .space = io_posix_space, .now_ns = io_posix_now_ns,              \
+    .unlink = io_posix_unlink, .mkdir = io_posix_mkdir, .sync_dir = io_posix_sync_dir,       \
+    .list = io_posix_list, .space = io_posix_space, .now_ns = io_posix_now_ns,               \
     .ticks_ms = io_posix_ticks_ms, .random = io_posix_random
 
 #endif

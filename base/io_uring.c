@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 // The disk with io_uring for what io_start() is given; all else through plain system calls.
 //
-// Any thread submits, under `lock`, and each start reaches the kernel at once: the submission queue is empty
-// whenever the lock is free. One thread at a time takes completions, without the lock; the two sides of
-// the ring share nothing. The kernel signals the event descriptor after it has posted a completion, and
-// the reaper drains the descriptor before it looks, so no wake-up is lost (but there may be one too many).
+// Any thread submits, under `lock`, and each start reaches the kernel at once: the submission queue
+// is empty whenever the lock is free. One thread at a time takes completions, without the lock; the
+// two sides of the ring share nothing. The kernel signals the event descriptor after it has posted
+// a completion, and the reaper drains the descriptor before it looks, so no wake-up is lost (but
+// there may be one too many).
 //
 // The ring has no flags that make completions wait for the submitter to enter the kernel, because
-// the thread that submitted may be waiting elsewhere. A short write counts as failed: the rest of it would be
-// a second write, later than what the caller has arranged around the first.
+// the thread that submitted may be waiting elsewhere. A short write counts as failed: the rest of
+// it would be a second write, later than what the caller has arranged around the first.
 #include <errno.h>
 #include <liburing.h>
 #include <stdatomic.h>
@@ -16,7 +17,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-// liburing includes <sys/socket.h>, whose AF_MAX (the number of address families) is not wanted here.
+// liburing includes <sys/socket.h>, whose AF_MAX (the number of address families) is not wanted
+// here.
 #undef AF_MAX
 
 #include "base/check.h"
@@ -31,12 +33,13 @@ struct io_uring_disk {
     int event_fd;
     struct io_uring ring; // the submission side under `lock`, the completion side with the reaper
     struct af_mutex lock;
-    // Submitted and not reaped. Counted after the submission, so that a reaper never waits for one that
-    // failed; the completion can come before, hence signed. The order is relaxed: a reaper that must
-    // see an operation has learned of its start from the thread that started it.
+    // Submitted and not reaped. Counted after the submission, so that a reaper never waits for one
+    // that failed; the completion can come before, hence signed. The order is relaxed: a reaper
+    // that must see an operation has learned of its start from the thread that started it.
     atomic_long in_flight;
-    // Counts submissions. Its release and acquire carry what the submitter wrote into the operation over
-    // to the reaper; the ring does so in fact, but through the kernel, where C does not see it.
+    // Counts submissions. Its release and acquire carry what the submitter wrote into the operation
+    // over to the reaper; the ring does so in fact, but through the kernel, where C does not see
+    // it.
     atomic_ulong submissions;
 };
 
@@ -71,8 +74,8 @@ static int uring_submit_locked(struct io_uring_disk *u, struct io_async *op)
 
         if (r > 0 || r == -EINTR)
             continue;
-        // The kernel has not taken the entry, but will with the next submission. It must not perform the
-        // operation then, since the caller is told now that it was not started.
+        // The kernel has not taken the entry, but will with the next submission. It must not
+        // perform the operation then, since the caller is told now that it was not started.
         io_uring_prep_nop(sqe);
         io_uring_sqe_set_data(sqe, NULL);
         return r ? r : -EAGAIN;
@@ -186,8 +189,8 @@ static const struct io_ops uring_ops = {
     .destroy = uring_destroy,
 };
 
-// True when the failure means that the kernel has no io_uring for us: too old, switched off, filtered,
-// or (before 5.12) charged to a small limit of locked memory.
+// True when the failure means that the kernel has no io_uring for us: too old, switched off,
+// filtered, or (before 5.12) charged to a small limit of locked memory.
 static bool uring_is_unsupported(int r)
 {
     return r == -ENOSYS || r == -EPERM || r == -EACCES || r == -EINVAL || r == -EOPNOTSUPP ||

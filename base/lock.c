@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Mutex and condition variable that abort on misuse (docs/LOCKING.md).
 //
-// The owner is kept in every build. The order of the ranks is checked unless NDEBUG is set (AF_DEBUG
-// brings it back): each thread notes the mutexes that it holds, and takes only one that ranks above
-// all of them.
+// The owner is kept in every build. The order of the ranks is checked unless NDEBUG is set
+// (AF_DEBUG brings it back): each thread notes the mutexes that it holds, and takes only one that
+// ranks above all of them.
 #include "base/lock.h"
 
 #include <errno.h>
@@ -17,8 +17,8 @@
 #define LOCK_CHECKS_RANK 0
 #endif
 
-// The value of `owner` while nobody holds the mutex. glibc's pthread_t is the address of the thread's
-// descriptor, so no thread has it.
+// The value of `owner` while nobody holds the mutex. glibc's pthread_t is the address of the
+// thread's descriptor, so no thread has it.
 #define LOCK_NO_OWNER ((pthread_t)0)
 
 #if LOCK_CHECKS_RANK
@@ -30,7 +30,8 @@ static _Thread_local unsigned lock_held_count;
 
 static void lock_rank_check(const struct af_mutex *m)
 {
-    // Ranks rise along the array (a release keeps the order of the rest), so the last is the highest.
+    // Ranks rise along the array (a release keeps the order of the rest), so the last is the
+    // highest.
     if (lock_held_count)
         AF_ASSERT(lock_held[lock_held_count - 1]->rank < m->rank);
 }
@@ -53,14 +54,23 @@ static void lock_rank_pop(const struct af_mutex *m)
     lock_held_count--;
 }
 #else
-static void lock_rank_check(const struct af_mutex *m) { (void)m; }
-static void lock_rank_push(const struct af_mutex *m) { (void)m; }
-static void lock_rank_pop(const struct af_mutex *m) { (void)m; }
+static void lock_rank_check(const struct af_mutex *m)
+{
+    (void)m;
+}
+static void lock_rank_push(const struct af_mutex *m)
+{
+    (void)m;
+}
+static void lock_rank_pop(const struct af_mutex *m)
+{
+    (void)m;
+}
 #endif
 
-// The owner is read by threads that do not hold the mutex (af_is_locked), hence the atomics. Relaxed
-// order is enough: a thread sees its own id only while it holds the mutex, because it is itself the
-// one that wrote it and that clears it before it lets go.
+// The owner is read by threads that do not hold the mutex (af_is_locked), hence the atomics.
+// Relaxed order is enough: a thread sees its own id only while it holds the mutex, because it is
+// itself the one that wrote it and that clears it before it lets go.
 static void lock_set_owner(struct af_mutex *m, bool held)
 {
     __atomic_store_n(&m->owner, held ? pthread_self() : LOCK_NO_OWNER, __ATOMIC_RELAXED);

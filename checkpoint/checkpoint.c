@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The checkpoint procedure (checkpoint.h). Each step is one function, so that checkpoint_run() reads as the
-// table in docs/FORMAT.md does.
+// The checkpoint procedure (checkpoint.h). Each step is one function, so that checkpoint_run()
+// reads as the table in docs/FORMAT.md does.
 
 #include "checkpoint/checkpoint.h"
 
@@ -112,7 +112,8 @@ static int publish_superblock(struct round *r)
     return publish(r->c, &r->sb);
 }
 
-// t6: from here on a loss of the superblock just written is noticed, so what it does without may go.
+// t6: from here on a loss of the superblock just written is noticed, so what it does without may
+// go.
 static int mark(struct round *r)
 {
     const struct superblock *sb = &r->c->newest;
@@ -142,15 +143,16 @@ static void release(struct round *r)
     c->stats.last_freeze_us = r->written.freeze_us;
 }
 
-// The store has failed: read-only, loud, and nothing is tried again. What was frozen is only memory.
+// The store has failed: read-only, loud, and nothing is tried again. What was frozen is only
+// memory.
 static int fail(struct checkpoint *c, const char *step, int err)
 {
     AF_ASSERT(err < 0);
     if (!c->failed) {
         c->failed = err;
-        snprintf(c->failed_what, sizeof(c->failed_what), "the checkpoint failed in %s: %s (%s)", step,
-                 err_text(err), err_name(err));
-        store_fail(c->store, err, c->failed_what);
+        (void)snprintf(c->failed_what, sizeof(c->failed_what), "the checkpoint failed in %s", step);
+        if (c->serving)
+            store_fail(c->store, err, c->failed_what);
     }
     return err;
 }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
-// The checkpoint thread and what it shares with callers that wait for a checkpoint (checkpointer.h).
+// The checkpoint thread and what it shares with callers that wait for a checkpoint
+// (checkpointer.h).
 //
 // How the thread sleeps:   work is waiting for a tick (wal_busy, store_busy)   BUSY_MS
-//                          nothing is                                          IDLE_MS, or until kicked
-// A kick ends the sleep, but not before PAUSE_MS have gone by since the last round: under load every
-// operation may kick. The idle period bounds what a kick that never came would cost: an operation that
-// nobody waits for is still flushed within the second that the contract gives it (C4).
+//                          nothing is                                          IDLE_MS, or until
+//                          kicked
+// A kick ends the sleep, but not before PAUSE_MS have gone by since the last round: under load
+// every operation may kick. The idle period bounds what a kick that never came would cost: an
+// operation that nobody waits for is still flushed within the second that the contract gives it
+// (C4).
 
 #include "checkpoint/checkpointer.h"
 
@@ -14,8 +17,8 @@
 #include "base/check.h"
 #include "base/err.h"
 
-#define BUSY_MS 200u
-#define IDLE_MS 400u
+#define BUSY_MS  200u
+#define IDLE_MS  400u
 #define PAUSE_MS 10u
 
 static uint64_t ticks(const struct checkpointer *p)
@@ -25,7 +28,8 @@ static uint64_t ticks(const struct checkpointer *p)
     return io->ops->ticks_ms(io);
 }
 
-void checkpointer_init(struct checkpointer *p, struct checkpoint *c, const struct message_sink *sink)
+void checkpointer_init(struct checkpointer *p, struct checkpoint *c,
+                       const struct message_sink *sink)
 {
     *p = (struct checkpointer){.checkpoint = c, .sink = *sink};
     atomic_init(&p->kicked, false);
@@ -45,8 +49,8 @@ void checkpointer_destroy(struct checkpointer *p)
 
 // ---- duties ----
 
-// A host without room is met again and again until there is some; the log says itself when it cannot go on.
-// Other failures are not tried again: they stand for a disk that has failed.
+// A host without room is met again and again until there is some; the log says itself when it
+// cannot go on. Other failures are not tried again: they stand for a disk that has failed.
 static void prepare_segments(struct checkpointer *p)
 {
     struct checkpoint *c = p->checkpoint;
@@ -56,11 +60,12 @@ static void prepare_segments(struct checkpointer *p)
     if (err == -ENOSPC || err == -EDQUOT || err == -ENOMEM)
         atomic_store(&p->want_segments, true);
     else if (err < 0 && err != -AF_E_LOG_FAILED) // which has been reported
-        message(&p->sink, MESSAGE_WARNING, "cannot make a log segment: %s (%s)", err_text(err), err_name(err));
+        message(&p->sink, MESSAGE_WARNING, "cannot make a log segment: %s (%s)", err_text(err),
+                err_name(err));
 }
 
-// Runs without the lock, by the one that has set `running`. Standby segments come first, since a log
-// without them has no room for the marker, and last, since trimming gives some back.
+// Runs without the lock, by the one that has set `running`. Standby segments come first, since a
+// log without them has no room for the marker, and last, since trimming gives some back.
 static int run_one(struct checkpointer *p)
 {
     prepare_segments(p);
@@ -70,16 +75,12 @@ static int run_one(struct checkpointer *p)
     return err;
 }
 
-static void report_failure(struct checkpointer *p, int err)
+// A failure of the store has been reported by the store.
+static void report_no_begin(struct checkpointer *p, int err)
 {
-    const struct checkpoint *c = p->checkpoint;
-
-    if (c->failed)
-        message(&p->sink, MESSAGE_ERROR,
-                "%s; the store is read-only until it is mounted again; nothing that was acknowledged is lost",
-                c->failed_what);
-    else
-        message(&p->sink, MESSAGE_WARNING, "a checkpoint could not begin: %s (%s)", err_text(err), err_name(err));
+    if (!p->checkpoint->failed)
+        message(&p->sink, MESSAGE_WARNING, "a checkpoint could not begin: %s (%s)", err_text(err),
+                err_name(err));
 }
 
 int checkpointer_run(struct checkpointer *p)
@@ -98,7 +99,7 @@ int checkpointer_run(struct checkpointer *p)
         int err = run_one(p);
         // Once for each kind of failure; these fields change only in the hand of the one that runs.
         if (err < 0 && err != p->result)
-            report_failure(p, err);
+            report_no_begin(p, err);
         af_lock(&p->lock);
         p->running = false;
         p->ended = p->begun;

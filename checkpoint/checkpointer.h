@@ -2,9 +2,9 @@
 // When checkpoints happen, and the other duties that may be late: flushing what nobody waits for,
 // attestations, standby segments, the store's background work.
 //
-// Whoever needs a checkpoint runs it itself, one at a time; the thread is only one more of those, that
-// looks after what nobody waits for. So nothing ever depends on the thread: without it the same work is done
-// by the callers that wait and by checkpointer_tick().
+// Whoever needs a checkpoint runs it itself, one at a time; the thread is only one more of those,
+// that looks after what nobody waits for. So nothing ever depends on the thread: without it the
+// same work is done by the callers that wait and by checkpointer_tick().
 #ifndef AF_CHECKPOINT_CHECKPOINTER_H
 #define AF_CHECKPOINT_CHECKPOINTER_H
 
@@ -30,20 +30,21 @@ struct checkpointer {
     struct af_cond done; // a checkpoint has ended
     // Guarded by `lock`.
     bool stop;
-    bool running;        // somebody runs a checkpoint
-    uint64_t begun;      // checkpoints that were begun, the running one included
-    uint64_t ended;      // of these have ended
-    int result;          // of the one that ended last
+    bool running;   // somebody runs a checkpoint
+    uint64_t begun; // checkpoints that were begun, the running one included
+    uint64_t ended; // of these have ended
+    int result;     // of the one that ended last
     struct checkpoint_stats stats;
 };
 
-void checkpointer_init(struct checkpointer *p, struct checkpoint *c, const struct message_sink *sink);
-void checkpointer_destroy(struct checkpointer *p); // the thread is stopped
+void checkpointer_init(struct checkpointer *p, struct checkpoint *c,
+                       const struct message_sink *sink);
+void checkpointer_destroy(struct checkpointer *p);           // the thread is stopped
 int checkpointer_start(struct checkpointer *p) AF_NODISCARD; // the thread
 void checkpointer_stop(struct checkpointer *p);              // and joins; harmless without one
 
-// Returns when a checkpoint that began after the call has been published (0), or its error. Waits; no
-// lock is held. The caller must not own the pump of the log.
+// Returns when a checkpoint that began after the call has been published (0), or its error. Waits;
+// no lock is held. The caller must not own the pump of the log.
 int checkpointer_run(struct checkpointer *p) AF_NODISCARD;
 void checkpointer_get_stats(struct checkpointer *p, struct checkpoint_stats *ret_stats);
 // One round of duties. Waits.

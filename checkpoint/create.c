@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Making a store (docs/FORMAT.md, "Creation"). `superblock.new` comes first and is renamed last: while it stands
-// without a `superblock` beside it there is no store, and what lies there may be cleared away. Parts
-// of a store without either file are a store that has lost its superblock: they are never touched.
+// Making a store (docs/FORMAT.md, "Creation"). `superblock.new` comes first and is renamed last:
+// while it stands without a `superblock` beside it there is no store, and what lies there may be
+// cleared away. Parts of a store without either file are a store that has lost its superblock: they
+// are never touched.
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include "checkpoint/engine_internal.h"
 #include "checkpoint/superblock_format.h"
 
-#define SEGMENTS_OF_LOG 8u
+#define SEGMENTS_OF_LOG   8u
 #define SEGMENT_BYTES_MAX (UINT64_C(16) << 20)
 
 // ---- what is there ----
@@ -51,9 +52,10 @@ static int check_directory(struct io *io, const struct message_sink *sink, struc
         return -AF_E_STORE_EXISTS;
     }
     if (c.parts && !c.half) {
-        message(sink, MESSAGE_ERROR,
-                "the directory holds parts of a store that has lost its file 'superblock'; nothing was changed; restore "
-                "that file, or give an empty directory");
+        message(
+            sink, MESSAGE_ERROR,
+            "the directory holds parts of a store that has lost its file 'superblock'; nothing was changed; restore "
+            "that file, or give an empty directory");
         return -AF_E_SB_NONE;
     }
     if (c.strangers) {
@@ -139,8 +141,10 @@ static struct wal_start first_epoch(struct io *io, uint64_t log_bytes)
     return start;
 }
 
-// Everything but the superblock, whose mark goes up first. The directory is synced behind the last entry.
-static int make_parts(struct io *io, const struct contents *c, const struct wal_start *start, struct io_file **ret_data)
+// Everything but the superblock, whose mark goes up first. The directory is synced behind the last
+// entry.
+static int make_parts(struct io *io, const struct contents *c, const struct wal_start *start,
+                      struct io_file **ret_data)
 {
     struct io_file *mark, *data;
     int err = io_file_open(io, SUPERBLOCK_FILE_NEW, IO_WRITE | IO_CREATE, &mark);
@@ -180,8 +184,9 @@ static void no_pressure(void *arg)
 }
 
 // The first checkpoint. Its superblock is the commit point of creation.
-static int publish_first(struct io *io, const struct engine_options *options, const struct store_cred *cred,
-                         const struct wal_start *start, struct io_file *data)
+static int publish_first(struct io *io, const struct engine_options *options,
+                         const struct store_cred *cred, const struct wal_start *start,
+                         struct io_file *data)
 {
     struct store_config config = engine_store_config(options, io, data);
     struct checkpoint c = {.io = io, .start = *start};
@@ -199,7 +204,8 @@ static int publish_first(struct io *io, const struct engine_options *options, co
     return err;
 }
 
-int engine_create(struct io *io, const struct engine_options *options, const struct store_cred *cred)
+int engine_create(struct io *io, const struct engine_options *options,
+                  const struct store_cred *cred)
 {
     const struct engine_options o = engine_options_complete(options);
     const struct wal_start start = first_epoch(io, o.log_bytes);
@@ -219,7 +225,8 @@ int engine_create(struct io *io, const struct engine_options *options, const str
         io_file_close(data);
     }
     if (err < 0)
-        message(&o.sink, MESSAGE_ERROR, "the store could not be made: %s (%s); --create may be tried again", err_text(err),
+        message(&o.sink, MESSAGE_ERROR,
+                "the store could not be made: %s (%s); --create may be tried again", err_text(err),
                 err_name(err));
     return err;
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Opening and closing a store: recovery's steps in order, then the log, the store and the checkpoint thread
-// tied together. What callers may rely on is in engine.h.
+// Opening and closing a store: recovery's steps in order, then the log, the store and the
+// checkpoint thread tied together. What callers may rely on is in engine.h.
 //
 // Opening has three outcomes:
 //   the disk takes writes               recovery writes; the store runs
-//   the same, with option read_only     recovery writes just so, closes cleanly at once, and no log runs
-//   the disk is read-only               only a store that was closed cleanly opens; nothing is written
+//   the same, with option read_only     recovery writes just so, closes cleanly at once, and no log
+//   runs the disk is read-only               only a store that was closed cleanly opens; nothing is
+//   written
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,10 +19,10 @@
 #include "checkpoint/recovery.h"
 #include "checkpoint/superblock_format.h"
 
-#define CACHE_BYTES_DEFAULT (UINT64_C(256) << 20)
-#define CACHE_BYTES_MIN (UINT64_C(1) << 20)
-#define LOG_BYTES_DEFAULT (UINT64_C(64) << 20)
-#define LOG_SEGMENTS_MIN 4u
+#define CACHE_BYTES_DEFAULT    (UINT64_C(256) << 20)
+#define CACHE_BYTES_MIN        (UINT64_C(1) << 20)
+#define LOG_BYTES_DEFAULT      (UINT64_C(64) << 20)
+#define LOG_SEGMENTS_MIN       4u
 #define COMMIT_OPEN_MS_DEFAULT 30000u
 
 struct engine_options engine_options_complete(const struct engine_options *options)
@@ -38,7 +39,8 @@ struct engine_options engine_options_complete(const struct engine_options *optio
     return o;
 }
 
-struct store_config engine_store_config(const struct engine_options *options, struct io *io, struct io_file *data)
+struct store_config engine_store_config(const struct engine_options *options, struct io *io,
+                                        struct io_file *data)
 {
     return (struct store_config){
         .io = io,
@@ -57,7 +59,8 @@ static int make_room(void *arg)
 {
     struct engine *e = arg;
 
-    // During recovery there is no checkpoint to be had: what replay needs was there when it was lived.
+    // During recovery there is no checkpoint to be had: what replay needs was there when it was
+    // lived.
     return e->running ? checkpointer_run(&e->checkpointer) : -ENOSPC;
 }
 
@@ -86,12 +89,12 @@ static uint64_t data_written(void *arg)
 static void log_failed(void *arg, int error, const char *what)
 {
     struct engine *e = arg;
-    char text[200];
+    char text[128];
 
-    (void)snprintf(text, sizeof(text), "the log failed in %s: %s (%s)", what, err_text(error), err_name(error));
+    if (!e->running)
+        return; // opening fails, and says why
+    (void)snprintf(text, sizeof(text), "the log failed in %s", what);
     store_fail(e->store, error, text);
-    message(&e->options.sink, MESSAGE_ERROR,
-            "%s; the store is read-only until it is mounted again; nothing that was acknowledged is lost", text);
 }
 
 // ---- opening ----
@@ -100,20 +103,23 @@ static int open_data(struct engine *e, struct recovery *r)
 {
     int err = e->io->read_only ? -EROFS : io_file_open(e->io, "data", IO_WRITE, &e->data);
 
-    // Only the file system's own word counts as a read-only disk; a lack of permission is a failure.
+    // Only the file system's own word counts as a read-only disk; a lack of permission is a
+    // failure.
     if (err == -EROFS) {
         e->disk_read_only = true;
         err = io_file_open(e->io, "data", IO_READ_ONLY, &e->data);
     }
     if (err < 0) {
         e->data = NULL;
-        return examine_refuse(&r->x, err, "cannot open the file 'data': %s (%s); nothing was changed", err_text(err),
-                              err_name(err));
+        return examine_refuse(&r->x, err,
+                              "cannot open the file 'data': %s (%s); nothing was changed",
+                              err_text(err), err_name(err));
     }
     uint64_t unknown = r->x.sb->features_ro_compat & ~SUPERBLOCK_FEATURES_RO_COMPAT;
     if (unknown != 0 && !e->disk_read_only)
         return examine_refuse(&r->x, -AF_E_VERSION,
-                              "the store has features (%#" PRIx64 ") that this program may read but not write; use the "
+                              "the store has features (%#" PRIx64
+                              ") that this program may read but not write; use the "
                               "version of AeroFS that made them; nothing was changed",
                               unknown);
     return 0;
@@ -136,10 +142,11 @@ static int require_clean(struct recovery *r)
 {
     if (r->clean)
         return 0;
-    return examine_refuse(&r->x, -AF_E_NEEDS_RECOVERY,
-                          "the store was not closed cleanly (%" PRIu64 " log records behind superblock %" PRIu64
-                          ") and the disk is read-only, so it cannot be recovered; make the disk writable and mount once",
-                          r->x.scan.records, r->x.sb->sequence);
+    return examine_refuse(
+        &r->x, -AF_E_NEEDS_RECOVERY,
+        "the store was not closed cleanly (%" PRIu64 " log records behind superblock %" PRIu64
+        ") and the disk is read-only, so it cannot be recovered; make the disk writable and mount once",
+        r->x.scan.records, r->x.sb->sequence);
 }
 
 static int restart(struct engine *e, struct recovery *r)
@@ -161,12 +168,14 @@ static int restart(struct engine *e, struct recovery *r)
     int err = recovery_restart(r, c, &config);
     if (err < 0 || !e->options.read_only)
         return err;
-    // The recovered store is left as a clean one and no log runs, so closing it has nothing to write.
+    // The recovered store is left as a clean one and no log runs, so closing it has nothing to
+    // write.
     err = checkpoint_publish_clean(c);
     wal_close(c->wal);
     c->wal = NULL;
     if (err < 0)
-        return examine_refuse(&r->x, err, "%s; mount again when the disk takes writes", c->failed_what);
+        return examine_refuse(&r->x, err, "%s: %s (%s); mount again when the disk takes writes",
+                              c->failed_what, err_text(err), err_name(err));
     return 0;
 }
 
@@ -180,13 +189,16 @@ static int start(struct engine *e, struct recovery *r)
     wal_set_need_segments(wal, need_segments, e);
     int err = wal_prepare_segments(wal);
     if (err == -ENOSPC || err == -EDQUOT) {
-        message(&e->options.sink, MESSAGE_WARNING, "the file system of the store has no room for another log segment");
+        message(&e->options.sink, MESSAGE_WARNING,
+                "the file system of the store has no room for another log segment");
         checkpointer_need_segments(&e->checkpointer);
         err = 0;
     }
     if (err < 0)
-        return examine_refuse(&r->x, err, "cannot make log segments: %s (%s)", err_text(err), err_name(err));
+        return examine_refuse(&r->x, err, "cannot make log segments: %s (%s)", err_text(err),
+                              err_name(err));
     store_attach_wal(e->store, wal);
+    e->checkpoint.serving = true;
     e->running = true;
     if (e->options.threads)
         err = checkpointer_start(&e->checkpointer);
@@ -198,7 +210,8 @@ static int start(struct engine *e, struct recovery *r)
 static void destroy(struct engine *e)
 {
     e->running = false;
-    wal_close(e->checkpoint.wal); // first: it may still ask the store which of its writes have returned
+    wal_close(
+        e->checkpoint.wal); // first: it may still ask the store which of its writes have returned
     store_close(e->store);
     io_file_close(e->checkpoint.file);
     io_file_close(e->data);
@@ -223,7 +236,8 @@ static int open_steps(struct engine *e, struct recovery *r)
 
 static void report(struct engine *e, struct recovery *r)
 {
-    bool lossy = r->report.tail_bytes_dropped > 0 || r->x.slots.result[0] < 0 || r->x.slots.result[1] < 0;
+    bool lossy =
+        r->report.tail_bytes_dropped > 0 || r->x.slots.result[0] < 0 || r->x.slots.result[1] < 0;
 
     e->recovery = r->report;
     memcpy(e->uuid, r->x.sb->log.uuid, sizeof(e->uuid));
@@ -231,8 +245,8 @@ static void report(struct engine *e, struct recovery *r)
     message(&e->options.sink, lossy ? MESSAGE_WARNING : MESSAGE_INFO, "%s", e->recovery.text);
 }
 
-int engine_open(struct io *io, const struct engine_options *options, struct engine **ret_engine, char *message_text,
-                size_t message_size)
+int engine_open(struct io *io, const struct engine_options *options, struct engine **ret_engine,
+                char *message_text, size_t message_size)
 {
     struct engine *e = calloc(1, sizeof(*e));
     struct recovery r;
@@ -251,7 +265,8 @@ int engine_open(struct io *io, const struct engine_options *options, struct engi
         *ret_engine = e;
     } else {
         if (message_text)
-            (void)snprintf(message_text, message_size, "%s", r.x.message[0] ? r.x.message : err_text(err));
+            (void)snprintf(message_text, message_size, "%s",
+                           r.x.message[0] ? r.x.message : err_text(err));
         checkpointer_stop(&e->checkpointer);
         destroy(e);
     }
@@ -274,10 +289,11 @@ static int shut_down(struct engine *e)
     int err = failure_of(e);
     if (err < 0)
         return err;
-    // What cannot be completed was never acknowledged; the rest is still closed cleanly.
+    // What cannot be completed was never acknowledged; the rest is still closed cleanly. The
+    // checkpoint is written even when nothing was applied: it carries the counter of inode numbers,
+    // which never go back.
     int incomplete = store_complete_all(e->store);
-    if (store_needs_checkpoint(e->store))
-        err = checkpointer_run(&e->checkpointer);
+    err = checkpointer_run(&e->checkpointer);
     if (err == 0)
         err = failure_of(e);
     if (err == 0)
@@ -331,7 +347,8 @@ int engine_sync(struct engine *e)
 
 void engine_get_status(struct engine *e, struct engine_status *ret_status)
 {
-    struct engine_status s = {.recovery = e->recovery, .segment_bytes = e->segment_bytes, .io = io_describe(e->io)};
+    struct engine_status s = {
+        .recovery = e->recovery, .segment_bytes = e->segment_bytes, .io = io_describe(e->io)};
     struct checkpoint_stats stats;
 
     store_get_status(e->store, &s.store);
@@ -342,6 +359,8 @@ void engine_get_status(struct engine *e, struct engine_status *ret_status)
     memcpy(s.uuid, e->uuid, sizeof(s.uuid));
     s.read_only = e->checkpoint.wal == NULL;
     (void)snprintf(s.state, sizeof(s.state), "%s",
-                   s.store.failed ? "failed" : s.read_only ? "read-only" : "running");
+                   s.store.failed ? "failed"
+                   : s.read_only  ? "read-only"
+                                  : "running");
     *ret_status = s;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The engine: a store directory opened, recovered and running. One object ties the disk interface, the log, the
-// store and the checkpoint thread together; fs/ and the tests start here.
+// The engine: a store directory opened, recovered and running. One object ties the disk interface,
+// the log, the store and the checkpoint thread together; fs/ and the tests start here.
 #ifndef AF_CHECKPOINT_ENGINE_H
 #define AF_CHECKPOINT_ENGINE_H
 
@@ -15,14 +15,16 @@ struct buf;
 struct engine;
 
 struct engine_options {
-    uint64_t cache_bytes;    // 0: 256 MiB
-    uint64_t max_bytes;      // size=; 0: no cap
-    uint64_t log_bytes;      // log=; 0: 64 MiB (a new store's segments are log/8, at least 256 KiB... rounded to 4096; existing stores keep theirs)
+    uint64_t cache_bytes; // 0: 256 MiB
+    uint64_t max_bytes;   // size=; 0: no cap
+    uint64_t log_bytes;   // log=; 0: 64 MiB (a new store's segments are log/8, at least 256 KiB...
+                          // rounded to 4096; existing stores keep theirs)
     uint64_t commit_open_ms; // UINT64_MAX: default 30 s; 0: never
     uint64_t pending_bytes;  // 0: default
-    bool read_only;          // recovers first (unless the disk is read-only, then only a clean store opens), then changes nothing
-    bool threads;            // run the checkpoint thread; false: tests call engine_checkpoint() and engine_tick() themselves
-                             // and waiting calls do their own work inline
+    bool read_only; // recovers first (unless the disk is read-only, then only a clean store opens),
+                    // then changes nothing
+    bool threads;   // run the checkpoint thread; false: tests call engine_checkpoint() and
+                  // engine_tick() themselves and waiting calls do their own work inline
     struct message_sink sink;
 };
 
@@ -36,32 +38,34 @@ struct engine_recovery {
     uint64_t tail_records_dropped, tail_bytes_dropped;
     uint64_t tail_segment, tail_offset;
     uint64_t orphans_removed;
-    uint64_t epoch;               // the new one
+    uint64_t epoch; // the new one
     uint64_t duration_us;
-    char text[512];               // all of it in a sentence or two
+    char text[512]; // all of it in a sentence or two
 };
 
 struct engine_status {
     struct store_status store;
     struct engine_recovery recovery;
     uint8_t uuid[16];
-    uint64_t checkpoints;          // since open
+    uint64_t checkpoints; // since open
     uint64_t last_checkpoint_us, last_checkpoint_bytes;
     uint64_t segment_bytes;
-    const char *io;                // io_describe()
+    const char *io; // io_describe()
     bool read_only;
-    char state[24];                // "running", "read-only", "failed"
+    char state[24]; // "running", "read-only", "failed"
 };
 
-// Makes a store in the directory of `io` (must be empty but for lost+found or the leftovers of an interrupted
-// creation). -AF_E_STORE_EXISTS, -ENOTEMPTY, …; docs/FORMAT.md "Creation".
-int engine_create(struct io *io, const struct engine_options *options, const struct store_cred *cred) AF_NODISCARD;
-// Opens, recovers, starts. `io` is borrowed. On refusal nothing on disk has changed and `message` (may be NULL; at least 512
-// bytes) says what, where and what to do.
-int engine_open(struct io *io, const struct engine_options *options, struct engine **ret_engine, char *message_text,
-                size_t message_size) AF_NODISCARD;
-// Completes, flushes, writes a last checkpoint with the clean flag, stops threads, frees. Returns the first
-// error; memory is freed in any case. `crash` leaves everything as it is (tests: as if killed).
+// Makes a store in the directory of `io` (must be empty but for lost+found or the leftovers of an
+// interrupted creation). -AF_E_STORE_EXISTS, -ENOTEMPTY, …; docs/FORMAT.md "Creation".
+int engine_create(struct io *io, const struct engine_options *options,
+                  const struct store_cred *cred) AF_NODISCARD;
+// Opens, recovers, starts. `io` is borrowed. On refusal nothing on disk has changed and `message`
+// (may be NULL; at least 512 bytes) says what, where and what to do.
+int engine_open(struct io *io, const struct engine_options *options, struct engine **ret_engine,
+                char *message_text, size_t message_size) AF_NODISCARD;
+// Completes, flushes, writes a last checkpoint with the clean flag, stops threads, frees. Returns
+// the first error; memory is freed in any case. `crash` leaves everything as it is (tests: as if
+// killed).
 int engine_close(struct engine *e) AF_NODISCARD;
 void engine_abandon(struct engine *e); // as if killed: no I/O
 

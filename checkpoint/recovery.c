@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Recovery (recovery.h): claim, replay, prove durable, start a new epoch.
 //
-// "Prove durable": after a kill or a failed sync bytes can be in the page cache, even marked clean, and not
-// on disk. What recovery relies on is therefore either known to have been synced before it was referred to
-// (extents before their record, blocks before their superblock), or written again: the superblock in r1,
-// the effect of every replayed record in the checkpoint of r3.
+// "Prove durable": after a kill or a failed sync bytes can be in the page cache, even marked clean,
+// and not on disk. What recovery relies on is therefore either known to have been synced before it
+// was referred to (extents before their record, blocks before their superblock), or written again:
+// the superblock in r1, the effect of every replayed record in the checkpoint of r3.
 
 #include "checkpoint/recovery.h"
 
@@ -16,8 +16,8 @@
 #include "base/check.h"
 #include "base/err.h"
 
-// Numbers of a lost tail are not given again: after a crash the log goes on this much higher. The open
-// and flying groups together hold fewer records.
+// Numbers of a lost tail are not given again: after a crash the log goes on this much higher. The
+// open and flying groups together hold fewer records.
 #define LSN_JUMP (UINT64_C(1) << 20)
 
 int recovery_load(struct recovery *r, struct io *io)
@@ -47,7 +47,8 @@ static void note_misfit(struct pass *p, const struct wal_record *record, int err
     p->offset = record->offset;
 }
 
-// The scan goes on after a failure: what is found at its end (a lost superblock, damage) explains more.
+// The scan goes on after a failure: what is found at its end (a lost superblock, damage) explains
+// more.
 static int claim_record(void *arg, const struct wal_record *record)
 {
     struct pass *p = arg;
@@ -75,10 +76,12 @@ static int refuse_record(struct recovery *r, const struct pass *p, const char *w
     char path[32];
 
     wal_segment_path(p->segment, path);
-    return examine_refuse(&r->x, p->error,
-                          "%s the log record at LSN %" PRIu64 " (%s, offset %" PRIu64 "): %s (%s); nothing was changed; "
-                          "`aerofs check STORE` tells what is damaged, `aerofs log STORE` shows the record",
-                          what, p->lsn, path, p->offset, err_text(p->error), err_name(p->error));
+    return examine_refuse(
+        &r->x, p->error,
+        "%s the log record at LSN %" PRIu64 " (%s, offset %" PRIu64
+        "): %s (%s); nothing was changed; "
+        "`aerofs check STORE` tells what is damaged, `aerofs log STORE` shows the record",
+        what, p->lsn, path, p->offset, err_text(p->error), err_name(p->error));
 }
 
 static int open_image(struct recovery *r, const struct store_config *config)
@@ -90,13 +93,15 @@ static int open_image(struct recovery *r, const struct store_config *config)
     if (open_err < 0)
         r->store = NULL;
     claims.store = r->store;
-    // Claims come before anything is allocated: whatever the log names is in use, free as it may look in the map.
+    // Claims come before anything is allocated: whatever the log names is in use, free as it may
+    // look in the map.
     int err = examine_log(&r->x, claim_record, &claims);
     if (err == 0 && open_err < 0)
-        err = examine_refuse(&r->x, open_err,
-                             "cannot read the checkpoint of superblock %" PRIu64 " (root at block %" PRIu64
-                             " of data): %s (%s); nothing was changed; `aerofs check STORE` tells what is damaged",
-                             sb->sequence, sb->image.root.ref.address, err_text(open_err), err_name(open_err));
+        err = examine_refuse(
+            &r->x, open_err,
+            "cannot read the checkpoint of superblock %" PRIu64 " (root at block %" PRIu64
+            " of data): %s (%s); nothing was changed; `aerofs check STORE` tells what is damaged",
+            sb->sequence, sb->image.root.ref.address, err_text(open_err), err_name(open_err));
     if (err == 0 && claims.error < 0)
         err = refuse_record(r, &claims, "cannot claim the blocks of");
     return err;
@@ -114,8 +119,8 @@ static int replay_log(struct recovery *r)
         return err;
     if (r->x.scan.last_lsn != first.last_lsn || r->x.scan.last_checksum != first.last_checksum)
         return examine_refuse(&r->x, -AF_E_LOG_DAMAGED,
-                              "the log reads differently each time: it ended at LSN %" PRIu64 ", then at %" PRIu64
-                              "; nothing was changed; check the disk",
+                              "the log reads differently each time: it ended at LSN %" PRIu64
+                              ", then at %" PRIu64 "; nothing was changed; check the disk",
                               first.last_lsn, r->x.scan.last_lsn);
     return 0;
 }
@@ -136,10 +141,11 @@ int recovery_replay(struct recovery *r, const struct store_config *config, bool 
         return 0;
     err = store_remove_orphans(r->store, &r->report.orphans_removed);
     if (err < 0)
-        return examine_refuse(&r->x, err,
-                              "cannot remove files that were unlinked while open: %s (%s); nothing was changed; "
-                              "`aerofs check STORE` tells what is damaged",
-                              err_text(err), err_name(err));
+        return examine_refuse(
+            &r->x, err,
+            "cannot remove files that were unlinked while open: %s (%s); nothing was changed; "
+            "`aerofs check STORE` tells what is damaged",
+            err_text(err), err_name(err));
     return 0;
 }
 
@@ -147,15 +153,16 @@ int recovery_replay(struct recovery *r, const struct store_config *config, bool 
 
 static int refuse_write(struct recovery *r, int err, const char *what)
 {
-    return examine_refuse(&r->x, err,
-                          "recovery could not %s: %s (%s); nothing that was acknowledged is lost; mount again when the "
-                          "disk takes writes",
-                          what, err_text(err), err_name(err));
+    return examine_refuse(
+        &r->x, err,
+        "recovery could not %s: %s (%s); nothing that was acknowledged is lost; mount again when the "
+        "disk takes writes",
+        what, err_text(err), err_name(err));
 }
 
-// r1. The chosen superblock is durable whatever the page cache said, no older one remains, and at every
-// instant one valid file stands: the slots of the present file are left alone, since which of them is on
-// disk as it was read nobody knows.
+// r1. The chosen superblock is durable whatever the page cache said, no older one remains, and at
+// every instant one valid file stands: the slots of the present file are left alone, since which of
+// them is on disk as it was read nobody knows.
 static int restore_superblock(struct recovery *r, struct checkpoint *c)
 {
     int err = superblock_replace(c->io, SUPERBLOCK_FILE_RECOVER, r->x.sb);
@@ -238,7 +245,8 @@ static void report_slots(const struct recovery *r, char *text, size_t size)
     for (unsigned i = 0; i < 2; i++) {
         if (r->x.slots.result[i] == 0)
             continue;
-        snprintf(more, sizeof(more), "; the superblock slot at offset %u did not validate (%s) and was written anew",
+        snprintf(more, sizeof(more),
+                 "; the superblock slot at offset %u did not validate (%s) and was written anew",
                  i * SUPERBLOCK_SLOT_BYTES, err_name(r->x.slots.result[i]));
         append_text(text, size, more);
     }
@@ -250,21 +258,24 @@ static void report_text(const struct recovery *r, char *text, size_t size)
     char more[200], path[32];
 
     if (e->clean)
-        snprintf(text, size, "closed cleanly; opened at superblock %" PRIu64 ", LSN %" PRIu64, e->sequence, e->cut_lsn);
+        snprintf(text, size, "closed cleanly; opened at superblock %" PRIu64 ", LSN %" PRIu64,
+                 e->sequence, e->cut_lsn);
     else
         snprintf(text, size,
-                 "recovered from superblock %" PRIu64 " (LSN %" PRIu64 "): %" PRIu64 " records, %" PRIu64
-                 " bytes, replayed up to LSN %" PRIu64,
+                 "recovered from superblock %" PRIu64 " (LSN %" PRIu64 "): %" PRIu64
+                 " records, %" PRIu64 " bytes, replayed up to LSN %" PRIu64,
                  e->sequence, e->cut_lsn, e->records_replayed, e->bytes_replayed, e->last_lsn);
     if (e->tail_bytes_dropped > 0 || e->tail_records_dropped > 0) {
         wal_segment_path(e->tail_segment, path);
         snprintf(more, sizeof(more),
-                 "; dropped a tail that was never acknowledged: %" PRIu64 " records, %" PRIu64 " bytes at %s, offset %" PRIu64,
+                 "; dropped a tail that was never acknowledged: %" PRIu64 " records, %" PRIu64
+                 " bytes at %s, offset %" PRIu64,
                  e->tail_records_dropped, e->tail_bytes_dropped, path, e->tail_offset);
         append_text(text, size, more);
     }
     if (e->orphans_removed > 0) {
-        snprintf(more, sizeof(more), "; removed %" PRIu64 " files that were unlinked while open", e->orphans_removed);
+        snprintf(more, sizeof(more), "; removed %" PRIu64 " files that were unlinked while open",
+                 e->orphans_removed);
         append_text(text, size, more);
     }
     if (r->writing)

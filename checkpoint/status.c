@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The state of a running engine as text or JSON: one flat list of names and values, the same in both.
+// The state of a running engine as text or JSON: one flat list of names and values, the same in
+// both.
 
 #include <string.h>
 
@@ -28,7 +29,8 @@ static void value_end(struct list_out *l)
         buf_put_u8(l->out, '\n');
 }
 
-// Texts may hold whatever a message held. Bytes above 127 stand as they are, so that UTF-8 stays readable.
+// Texts may hold whatever a message held. Bytes above 127 stand as they are, so that UTF-8 stays
+// readable.
 static void text_out(struct list_out *l, const char *key, const char *text)
 {
     key_out(l, key);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Superblock slots: pure encoding and validation, reading both, writing one.
 //
-// Encoding asserts what decoding validates, so nothing is ever published that could not be read back.
+// Encoding asserts what decoding validates, so nothing is ever published that could not be read
+// back.
 
 #include "checkpoint/superblock.h"
 
@@ -13,7 +14,7 @@
 #include "base/err.h"
 #include "checkpoint/superblock_format.h"
 
-#define CHECKSUM_AT offsetof(struct superblock_disk, checksum)
+#define CHECKSUM_AT  offsetof(struct superblock_disk, checksum)
 #define CHECKSUM_END (CHECKSUM_AT + sizeof(le64))
 
 void superblock_free(struct superblock *sb)
@@ -35,7 +36,8 @@ static uint64_t slot_checksum(const uint8_t *bytes, size_t len)
 
     memcpy(head, bytes, CHECKSUM_AT);
     memset(head + CHECKSUM_AT, 0, sizeof(le64));
-    return checksum2(CSUM_SUPERBLOCK, 0, head, sizeof(head), bytes + CHECKSUM_END, len - CHECKSUM_END);
+    return checksum2(CSUM_SUPERBLOCK, 0, head, sizeof(head), bytes + CHECKSUM_END,
+                     len - CHECKSUM_END);
 }
 
 static bool all_zero(const uint8_t *bytes, size_t len)
@@ -82,9 +84,11 @@ static bool tree_fields_fit(const struct superblock_disk *d)
     uint64_t spoken_of = (uint64_t)le32_get(d->index_count) * GROUPS_PER_INDEX * GROUP_BLOCKS;
 
     return address != 0 && address < data_blocks && le64_get(d->root.checksum) != 0 &&
-           le64_get(d->root.generation) >= 1 && le64_get(d->root.generation) <= le64_get(d->generation) &&
-           le32_get(d->root_level) <= NODE_LEVEL_MAX && next_ino > INO_ROOT && next_ino <= INO_MAX + 1 &&
-           data_blocks <= spoken_of && le64_get(d->used_blocks) <= data_blocks && le64_get(d->inodes) >= 1;
+           le64_get(d->root.generation) >= 1 &&
+           le64_get(d->root.generation) <= le64_get(d->generation) &&
+           le32_get(d->root_level) <= NODE_LEVEL_MAX && next_ino > INO_ROOT &&
+           next_ino <= INO_MAX + 1 && data_blocks <= spoken_of &&
+           le64_get(d->used_blocks) <= data_blocks && le64_get(d->inodes) >= 1;
 }
 
 static bool refs_fit(const struct map_ref_disk *refs, uint32_t count)
@@ -95,7 +99,8 @@ static bool refs_fit(const struct map_ref_disk *refs, uint32_t count)
         if (r->slot > 1 && r->slot != SLOT_NEVER)
             return false;
         if ((r->slot == SLOT_NEVER) != (le64_get(r->checksum) == 0) ||
-            le32_get(r->free) > GROUPS_PER_INDEX * GROUP_BLOCKS || !all_zero(r->reserved, sizeof(r->reserved)))
+            le32_get(r->free) > GROUPS_PER_INDEX * GROUP_BLOCKS ||
+            !all_zero(r->reserved, sizeof(r->reserved)))
             return false;
     }
     return true;
@@ -201,7 +206,8 @@ uint32_t superblock_encode(const struct superblock *sb, unsigned slot, uint8_t *
     return len;
 }
 
-static int decode_space(const uint8_t *bytes, const struct superblock_disk *d, struct space_image *ret)
+static int decode_space(const uint8_t *bytes, const struct superblock_disk *d,
+                        struct space_image *ret)
 {
     uint32_t count = le32_get(d->index_count);
 
@@ -234,23 +240,25 @@ int superblock_decode(const uint8_t *bytes, unsigned slot, struct superblock *re
         .written = le64_get(d.written),
         .features_ro_compat = le64_get(d.features_ro_compat),
         .clean = (le32_get(d.flags) & SUPERBLOCK_CLEAN) != 0,
-        .image = {
-            .cut_lsn = le64_get(d.cut_lsn),
-            .generation = le64_get(d.generation),
-            .root = {.ref = ref_get(&d.root), .level = le32_get(d.root_level)},
-            .next_ino = le64_get(d.next_ino),
-            .hash_seed = le64_get(d.hash_seed),
-            .inodes = le64_get(d.inodes),
-        },
-        .log = {
-            .epoch = le64_get(d.epoch),
-            .segment_bytes = le64_get(d.segment_bytes),
-            .log_segment = le64_get(d.log_segment),
-            .cut_lsn = le64_get(d.cut_lsn),
-            .cut_checksum = le64_get(d.cut_checksum),
-            .next_lsn = le64_get(d.next_lsn),
-            .log_seed = le64_get(d.log_seed),
-        },
+        .image =
+            {
+                .cut_lsn = le64_get(d.cut_lsn),
+                .generation = le64_get(d.generation),
+                .root = {.ref = ref_get(&d.root), .level = le32_get(d.root_level)},
+                .next_ino = le64_get(d.next_ino),
+                .hash_seed = le64_get(d.hash_seed),
+                .inodes = le64_get(d.inodes),
+            },
+        .log =
+            {
+                .epoch = le64_get(d.epoch),
+                .segment_bytes = le64_get(d.segment_bytes),
+                .log_segment = le64_get(d.log_segment),
+                .cut_lsn = le64_get(d.cut_lsn),
+                .cut_checksum = le64_get(d.cut_checksum),
+                .next_lsn = le64_get(d.next_lsn),
+                .log_seed = le64_get(d.log_seed),
+            },
     };
     memcpy(sb.image.uuid, d.uuid, sizeof(d.uuid));
     memcpy(sb.log.uuid, d.uuid, sizeof(d.uuid));
@@ -273,7 +281,8 @@ static int load_slot(struct io_file *file, uint64_t file_bytes, unsigned slot, u
                      struct superblock *ret_sb)
 {
     uint64_t off = (uint64_t)slot * SUPERBLOCK_SLOT_BYTES;
-    size_t len = file_bytes <= off ? 0 : (size_t)AF_MIN(file_bytes - off, (uint64_t)SUPERBLOCK_SLOT_BYTES);
+    size_t len =
+        file_bytes <= off ? 0 : (size_t)AF_MIN(file_bytes - off, (uint64_t)SUPERBLOCK_SLOT_BYTES);
 
     memset(bytes, 0, SUPERBLOCK_SLOT_BYTES);
     if (len > 0) {

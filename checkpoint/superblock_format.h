@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a superblock slot is on disk (docs/FORMAT.md, "Superblock"). Only layout; superblock.c says what
-// may stand in a field.
+// What a superblock slot is on disk (docs/FORMAT.md, "Superblock"). Only layout; superblock.c says
+// what may stand in a field.
 //
 // The first 64 bytes mean the same in every version, so that a program can tell a slot of another
 // version (right checksum, other version) from a torn or rotten one (wrong checksum).
@@ -13,12 +13,12 @@
 #include "base/le.h"
 #include "store/store_format.h"
 
-#define SUPERBLOCK_MAGIC "AEROFSSB" // 8 bytes, no terminator on disk
-#define SUPERBLOCK_VERSION 1u
-#define SUPERBLOCK_BYTES_MIN 4096u
+#define SUPERBLOCK_MAGIC       "AEROFSSB" // 8 bytes, no terminator on disk
+#define SUPERBLOCK_VERSION     1u
+#define SUPERBLOCK_BYTES_MIN   4096u
 #define SUPERBLOCK_FIXED_BYTES 512u // index references follow
 
-#define SUPERBLOCK_FEATURES_INCOMPAT UINT64_C(0)  // known ones
+#define SUPERBLOCK_FEATURES_INCOMPAT  UINT64_C(0) // known ones
 #define SUPERBLOCK_FEATURES_RO_COMPAT UINT64_C(0) // known ones
 
 // A store's segments; the log itself only wants a multiple of 4096.

@@ -14,8 +14,8 @@
 #include "checkpoint/verify_internal.h"
 
 #define REPLAY_CACHE_BYTES (UINT64_C(64) << 20)
-#define COLLISIONS_MAX 128u
-#define PROGRESS_EVERY 1024u // blocks
+#define COLLISIONS_MAX     128u
+#define PROGRESS_EVERY     1024u // blocks
 
 // ---- piles ----
 
@@ -83,7 +83,8 @@ void verify_found(struct verify *v, const struct verify_finding *finding, const 
 
 void verify_item_damage(struct verify *v, int code, uint64_t ino, const char *fmt, ...)
 {
-    struct verify_finding f = {.code = code, .file = "data", .address = v->node_address, .ino = ino};
+    struct verify_finding f = {
+        .code = code, .file = "data", .address = v->node_address, .ino = ino};
     char text[320];
     va_list ap;
 
@@ -99,13 +100,14 @@ void verify_progress(struct verify *v, uint64_t blocks)
 
     v->read += blocks;
     if (v->options->progress && v->read / PROGRESS_EVERY != before)
-        v->options->progress(v->options->arg, v->read, AF_MAX(v->read, v->sb->image.space.used_blocks));
+        v->options->progress(v->options->arg, v->read,
+                             AF_MAX(v->read, v->sb->image.space.used_blocks));
 }
 
 // ---- superblocks ----
 
-// An invalid second slot is what a torn write leaves; but a clean end was written behind a superblock that
-// was durable, so after it both must stand.
+// An invalid second slot is what a torn write leaves; but a clean end was written behind a
+// superblock that was durable, so after it both must stand.
 static void note_slots(struct verify *v, const struct examination *x)
 {
     for (unsigned i = 0; i < 2; i++) {
@@ -118,7 +120,9 @@ static void note_slots(struct verify *v, const struct examination *x)
         };
 
         if (result < 0)
-            verify_found(v, &f, "superblock slot %u does not validate: %s (%s); slot %d, sequence %" PRIu64 ", is in force",
+            verify_found(v, &f,
+                         "superblock slot %u does not validate: %s (%s); slot %d, sequence %" PRIu64
+                         ", is in force",
                          i, err_text(result), err_name(result), x->slots.chosen, x->sb->sequence);
     }
 }
@@ -170,12 +174,15 @@ static void note_log(struct verify *v, const struct examination *x)
     f.off = scan->end_offset;
     if (scan->end == WAL_END_TORN)
         verify_found(v, &f,
-                     "behind LSN %" PRIu64 " lies the tail of a write that was never acknowledged: %" PRIu64
+                     "behind LSN %" PRIu64
+                     " lies the tail of a write that was never acknowledged: %" PRIu64
                      " bytes, %" PRIu64 " whole records; the next mount drops it",
                      scan->last_lsn, scan->dropped_bytes, scan->dropped_records);
     if (scan->records > 0)
-        verify_found(v, &f, "the store was not closed cleanly: the next mount replays %" PRIu64 " records, LSN %" PRIu64
-                     " to %" PRIu64, scan->records, x->sb->log.cut_lsn + 1, scan->last_lsn);
+        verify_found(v, &f,
+                     "the store was not closed cleanly: the next mount replays %" PRIu64
+                     " records, LSN %" PRIu64 " to %" PRIu64,
+                     scan->records, x->sb->log.cut_lsn + 1, scan->last_lsn);
 }
 
 struct replay {
@@ -209,7 +216,8 @@ static void try_replay(struct verify *v, struct examination *x)
 
     if (err < 0) {
         f.code = err;
-        verify_found(v, &f, "the checkpoint cannot be opened: %s (%s)", err_text(err), err_name(err));
+        verify_found(v, &f, "the checkpoint cannot be opened: %s (%s)", err_text(err),
+                     err_name(err));
         return;
     }
     err = examine_log(x, replay_record, &r);
@@ -224,7 +232,8 @@ static void try_replay(struct verify *v, struct examination *x)
     wal_segment_path(r.segment, path);
     f = (struct verify_finding){.code = err, .file = path, .off = r.offset};
     if (r.err < 0)
-        verify_found(v, &f, "the record at LSN %" PRIu64 " cannot be replayed: %s (%s)", r.lsn, err_text(err), err_name(err));
+        verify_found(v, &f, "the record at LSN %" PRIu64 " cannot be replayed: %s (%s)", r.lsn,
+                     err_text(err), err_name(err));
     else
         verify_found(v, &f, "%s", x->message);
 }
@@ -250,7 +259,8 @@ static void verify_log(struct verify *v, struct examination *x)
 
 // ---- all of it ----
 
-static int begin(struct verify *v, struct io *io, const struct verify_options *options, struct verify_result *result)
+static int begin(struct verify *v, struct io *io, const struct verify_options *options,
+                 struct verify_result *result)
 {
     *v = (struct verify){.options = options, .result = result, .io = io};
     pile_init(&v->inodes, sizeof(struct inode_note));
@@ -303,7 +313,8 @@ static int verify_all(struct verify *v)
     if (err == -ENOMEM)
         v->fatal = err;
     else if (err < 0)
-        verify_found(v, &(struct verify_finding){.code = err, .file = file_of(err)}, "%s", x.message);
+        verify_found(v, &(struct verify_finding){.code = err, .file = file_of(err)}, "%s",
+                     x.message);
     if (x.sb && v->fatal == 0) {
         take_superblock(v, &x);
         note_slots(v, &x);
@@ -316,7 +327,8 @@ static int verify_all(struct verify *v)
     return v->fatal;
 }
 
-int verify_image(struct io *io, const struct verify_options *options, struct verify_result *ret_result)
+int verify_image(struct io *io, const struct verify_options *options,
+                 struct verify_result *ret_result)
 {
     const bool read_only = io->read_only;
     struct verify_result result = {0};

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Whole-image verification: reads everything that the newest checkpoint reaches, checks each byte against
-// its checksum and each structure against the others, and sees whether the log can be replayed. Changes
-// nothing, trusts nothing that it reads, and works without the cache of the store.
+// Whole-image verification: reads everything that the newest checkpoint reaches, checks each byte
+// against its checksum and each structure against the others, and sees whether the log can be
+// replayed. Changes nothing, trusts nothing that it reads, and works without the cache of the
+// store.
 //
-// What it holds in memory: one bit for each block of `data`, 24 bytes for each inode, 16 for each name, 40 for each
-// content that is not known by its inode's own number (files that were exchanged as a whole, orphans).
+// What it holds in memory: one bit for each block of `data`, 24 bytes for each inode, 16 for each
+// name, 40 for each content that is not known by its inode's own number (files that were exchanged
+// as a whole, orphans).
 #ifndef AF_CHECKPOINT_VERIFY_H
 #define AF_CHECKPOINT_VERIFY_H
 
@@ -60,9 +62,10 @@ struct verify_result {
     uint64_t tail_records, tail_bytes;
 };
 
-// Verifies the store behind `io`, which no one else uses meanwhile. Returns 0 when the verification has run to its
-// end, whatever it has found (see result->damage); -ENOMEM or an error of I/O on directories when it
-// could not. While it runs, io->read_only is set.
-int verify_image(struct io *io, const struct verify_options *options, struct verify_result *ret_result) AF_NODISCARD;
+// Verifies the store behind `io`, which no one else uses meanwhile. Returns 0 when the verification
+// has run to its end, whatever it has found (see result->damage); -ENOMEM or an error of I/O on
+// directories when it could not. While it runs, io->read_only is set.
+int verify_image(struct io *io, const struct verify_options *options,
+                 struct verify_result *ret_result) AF_NODISCARD;
 
 #endif

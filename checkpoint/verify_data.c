@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Verification reads file data: run by run, block by block where a run cannot be read, each block against
-// the checksum in its extent.
+// Verification reads file data: run by run, block by block where a run cannot be read, each block
+// against the checksum in its extent.
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,17 +10,19 @@
 #include "checkpoint/verify_internal.h"
 
 // `expected` 0: the block could not be read.
-static void data_damage(struct verify *v, uint64_t id, uint64_t block, uint64_t address, int code, uint64_t expected,
-                        uint64_t got)
+static void data_damage(struct verify *v, uint64_t id, uint64_t block, uint64_t address, int code,
+                        uint64_t expected, uint64_t got)
 {
     struct verify_finding f = {
         .code = code, .file = "data", .address = address, .ino = id, .off = block * BLOCK_BYTES};
     char detail[96] = "";
 
     if (expected != 0)
-        (void)snprintf(detail, sizeof(detail), ": checksum %016" PRIx64 " expected, %016" PRIx64 " found", expected, got);
-    verify_found(v, &f, "content %" PRIu64 ", byte %" PRIu64 ", block %" PRIu64 " of data: %s (%s)%s", id, f.off, address,
-                 err_text(code), err_name(code), detail);
+        (void)snprintf(detail, sizeof(detail),
+                       ": checksum %016" PRIx64 " expected, %016" PRIx64 " found", expected, got);
+    verify_found(v, &f,
+                 "content %" PRIu64 ", byte %" PRIu64 ", block %" PRIu64 " of data: %s (%s)%s", id,
+                 f.off, address, err_text(code), err_name(code), detail);
 }
 
 static uint16_t used_part(const uint8_t *block)
@@ -33,7 +35,8 @@ static uint16_t used_part(const uint8_t *block)
 }
 
 // The run in one call, or, when that fails, what of it can be read; the rest is reported.
-static void read_run(struct verify *v, uint64_t id, uint64_t first_block, uint64_t address, uint32_t count, bool *ret_bad)
+static void read_run(struct verify *v, uint64_t id, uint64_t first_block, uint64_t address,
+                     uint32_t count, bool *ret_bad)
 {
     const uint64_t off = address * BLOCK_BYTES;
     int err = io_pread(v->data, v->buffer, (size_t)count * BLOCK_BYTES, off);
@@ -51,8 +54,8 @@ static void read_run(struct verify *v, uint64_t id, uint64_t first_block, uint64
     }
 }
 
-uint16_t verify_data(struct verify *v, uint64_t id, uint64_t first_block, uint64_t address, uint32_t count,
-                     const le64 *checksums)
+uint16_t verify_data(struct verify *v, uint64_t id, uint64_t first_block, uint64_t address,
+                     uint32_t count, const le64 *checksums)
 {
     bool bad[EXTENT_BLOCKS_MAX];
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-// What the files of whole-image verification share. Items come in key order, so everything that stands
-// under one number (an inode with its xattrs and names, a content with its extents) is checked while it
-// passes; what refers to other numbers is collected and checked at the end:
+// What the files of whole-image verification share. Items come in key order, so everything that
+// stands under one number (an inode with its xattrs and names, a content with its extents) is
+// checked while it passes; what refers to other numbers is collected and checked at the end:
 //
 //   names      of directory entries:  each must name an inode of its type, as often as nlink says
-//   contents   not under their inode's own number, against the inodes that claim them and the orphan list
+//   contents   not under their inode's own number, against the inodes that claim them and the
+//   orphan list
 #ifndef AF_CHECKPOINT_VERIFY_INTERNAL_H
 #define AF_CHECKPOINT_VERIFY_INTERNAL_H
 
@@ -41,9 +42,9 @@ struct name_note {
 struct content_note {
     uint64_t id;
     uint64_t blocks;
-    uint64_t end_block;   // behind the last extent
+    uint64_t end_block; // behind the last extent
     uint32_t inline_len;
-    uint16_t tail_bytes;  // of the last extent block: up to its last byte that is not zero
+    uint16_t tail_bytes; // of the last extent block: up to its last byte that is not zero
     bool has_inline;
     bool owned;
 };
@@ -55,7 +56,7 @@ struct claim_note {
     uint8_t type; // DT_*
 };
 
-struct orphan_note { // sorted by (what, id), as they come
+struct orphan_note {  // sorted by (what, id), as they come
     uint64_t what_id; // the key's offset
     uint64_t blocks;
     bool seen;
@@ -69,9 +70,9 @@ struct verify {
     const struct superblock *sb;
     int fatal; // -ENOMEM: stop
 
-    uint64_t *bits; // one for each block of data
-    uint64_t read;  // blocks, for progress
-    uint8_t *buffer; // EXTENT_BLOCKS_MAX blocks
+    uint64_t *bits;      // one for each block of data
+    uint64_t read;       // blocks, for progress
+    uint8_t *buffer;     // EXTENT_BLOCKS_MAX blocks
     uint64_t highest_id; // inode or content
 
     struct pile inodes, names, contents, claims, orphans;
@@ -99,9 +100,11 @@ void pile_free(struct pile *p);
 // A copy of `element` joins; out of memory sets v->fatal.
 void pile_add(struct verify *v, struct pile *p, const void *element);
 
-void verify_found(struct verify *v, const struct verify_finding *finding, const char *fmt, ...) AF_PRINTF(3, 4);
+void verify_found(struct verify *v, const struct verify_finding *finding, const char *fmt, ...)
+    AF_PRINTF(3, 4);
 // Damage of an inode or content, known from the leaf that passes.
-void verify_item_damage(struct verify *v, int code, uint64_t ino, const char *fmt, ...) AF_PRINTF(4, 5);
+void verify_item_damage(struct verify *v, int code, uint64_t ino, const char *fmt, ...)
+    AF_PRINTF(4, 5);
 void verify_progress(struct verify *v, uint64_t blocks);
 
 // ---- verify_tree.c ----
@@ -113,14 +116,15 @@ void verify_tree(struct verify *v);
 
 void verify_item(struct verify *v, struct key key, const void *value, size_t len);
 void verify_items_end(struct verify *v);
-void verify_content(struct verify *v, const struct claim_note *claim, const struct content_note *content);
+void verify_content(struct verify *v, const struct claim_note *claim,
+                    const struct content_note *content);
 
 // ---- verify_data.c ----
 
-// Reads `count` blocks of file data and checks them; checksums[i] is that of block i. Returns the number of bytes
-// of the last one up to its last that is not zero (0 when it was not read).
-uint16_t verify_data(struct verify *v, uint64_t id, uint64_t first_block, uint64_t address, uint32_t count,
-                     const le64 *checksums);
+// Reads `count` blocks of file data and checks them; checksums[i] is that of block i. Returns the
+// number of bytes of the last one up to its last that is not zero (0 when it was not read).
+uint16_t verify_data(struct verify *v, uint64_t id, uint64_t first_block, uint64_t address,
+                     uint32_t count, const le64 *checksums);
 
 // ---- verify_links.c ----
 
@@ -129,7 +133,8 @@ void verify_links(struct verify *v);
 // ---- verify_space.c ----
 
 int verify_space_begin(struct verify *v); // memory; marks the map's own blocks
-// Notes blocks as in use; false, with a finding, when they cannot be: outside, the map's own, or in use already.
+// Notes blocks as in use; false, with a finding, when they cannot be: outside, the map's own, or in
+// use already.
 bool verify_mark(struct verify *v, uint64_t ino, uint64_t address, uint64_t count);
 void verify_space(struct verify *v);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Verification of the items of the tree, as they pass in key order: each on its own, and against the
-// others under the same number (docs/FORMAT.md, "Tree" and "Inode").
+// Verification of the items of the tree, as they pass in key order: each on its own, and against
+// the others under the same number (docs/FORMAT.md, "Tree" and "Inode").
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -11,8 +11,8 @@
 #include "base/err.h"
 #include "checkpoint/verify_internal.h"
 
-#define COLLISION_MASK UINT64_C(127)
-#define FILE_BLOCKS_MAX ((uint64_t)FILE_BYTES_MAX / BLOCK_BYTES + 1)
+#define COLLISION_MASK    UINT64_C(127)
+#define FILE_BLOCKS_MAX   ((uint64_t)FILE_BYTES_MAX / BLOCK_BYTES + 1)
 #define SYMLINK_BYTES_MAX 4095u
 
 static uint64_t blocks_of(uint64_t bytes)
@@ -35,8 +35,9 @@ static void damage(struct verify *v, const char *what)
 
 static void damage_numbers(struct verify *v, const char *what, uint64_t expected, uint64_t found)
 {
-    verify_item_damage(v, -AF_E_ITEM, v->id, "number %" PRIu64 ": %s: %" PRIu64 " expected, %" PRIu64 " found", v->id, what,
-                       expected, found);
+    verify_item_damage(v, -AF_E_ITEM, v->id,
+                       "number %" PRIu64 ": %s: %" PRIu64 " expected, %" PRIu64 " found", v->id,
+                       what, expected, found);
 }
 
 static void note_id(struct verify *v, uint64_t id)
@@ -72,8 +73,8 @@ static void count_inode(struct verify_result *r, uint32_t mode)
 static bool mode_known(uint32_t mode)
 {
     return (mode & ~(uint32_t)(S_IFMT | 07777)) == 0 &&
-           (S_ISREG(mode) || S_ISDIR(mode) || S_ISLNK(mode) || S_ISCHR(mode) || S_ISBLK(mode) || S_ISFIFO(mode) ||
-            S_ISSOCK(mode));
+           (S_ISREG(mode) || S_ISDIR(mode) || S_ISLNK(mode) || S_ISCHR(mode) || S_ISBLK(mode) ||
+            S_ISFIFO(mode) || S_ISSOCK(mode));
 }
 
 static void check_inode_fields(struct verify *v, const struct inode_disk *d)
@@ -89,7 +90,8 @@ static void check_inode_fields(struct verify *v, const struct inode_disk *d)
         damage(v, "the size of the inode is impossible");
     if (le32_get(d->flags) != 0 || le32_get(d->reserved0) != 0 || le64_get(d->reserved1) != 0)
         damage(v, "reserved bytes of the inode are not zero");
-    if (le64_get(d->content_lsn) > cut || le64_get(d->attr_lsn) > cut || le64_get(d->listing_lsn) > cut)
+    if (le64_get(d->content_lsn) > cut || le64_get(d->attr_lsn) > cut ||
+        le64_get(d->listing_lsn) > cut)
         damage(v, "the inode was changed after the cut of its checkpoint");
     if (le64_get(d->content_id) == 0 || le64_get(d->content_id) > INO_MAX)
         damage(v, "the content id of the inode is impossible");
@@ -139,8 +141,9 @@ static void check_name(struct verify *v, struct key key, const uint8_t *name, ui
     hash = hash == 0 ? COLLISION_MASK + 1 : hash;
     if (base != hash)
         verify_item_damage(v, -AF_E_ITEM, v->id,
-                           "number %" PRIu64 ": the name '%.*s' stands under hash %016" PRIx64 ", expected %016" PRIx64, v->id,
-                           (int)len, (const char *)name, base, hash);
+                           "number %" PRIu64 ": the name '%.*s' stands under hash %016" PRIx64
+                           ", expected %016" PRIx64,
+                           v->id, (int)len, (const char *)name, base, hash);
     if (v->range_kind != key.kind || v->range_base != base || v->range_count > COLLISION_MASK) {
         v->range_kind = key.kind;
         v->range_base = base;
@@ -148,7 +151,8 @@ static void check_name(struct verify *v, struct key key, const uint8_t *name, ui
     }
     for (unsigned i = 0; i < v->range_count; i++)
         if (v->range_lens[i] == len && memcmp(v->range_names[i], name, len) == 0)
-            verify_item_damage(v, -AF_E_ITEM, v->id, "number %" PRIu64 ": the name '%.*s' stands there twice", v->id,
+            verify_item_damage(v, -AF_E_ITEM, v->id,
+                               "number %" PRIu64 ": the name '%.*s' stands there twice", v->id,
                                (int)len, (const char *)name);
     memcpy(v->range_names[v->range_count], name, len);
     v->range_lens[v->range_count++] = len;
@@ -161,13 +165,14 @@ static void item_dentry(struct verify *v, struct key key, const void *value, siz
 
     v->has_attachments = true;
     v->entries++;
-    if (len < sizeof(*d) || d->name_len == 0 || len != sizeof(*d) + d->name_len || le64_get(d->ino) == 0 ||
-        le64_get(d->ino) > INO_MAX) {
+    if (len < sizeof(*d) || d->name_len == 0 || len != sizeof(*d) + d->name_len ||
+        le64_get(d->ino) == 0 || le64_get(d->ino) > INO_MAX) {
         damage(v, "a directory entry has an impossible length or number");
         return;
     }
     if (memchr(d->name, 0, d->name_len) || memchr(d->name, '/', d->name_len) ||
-        (d->name_len == 1 && d->name[0] == '.') || (d->name_len == 2 && memcmp(d->name, "..", 2) == 0))
+        (d->name_len == 1 && d->name[0] == '.') ||
+        (d->name_len == 2 && memcmp(d->name, "..", 2) == 0))
         damage(v, "a directory entry has an impossible name");
     check_name(v, key, d->name, d->name_len);
     v->result->names++;
@@ -215,8 +220,8 @@ static void item_xattr(struct verify *v, struct key key, const void *value, size
     memcpy(&d, value, sizeof(d));
     const uint32_t value_len = le32_get(d.value_len);
     size_t rest = len - sizeof(d);
-    if (d.flags > XATTR_IN_BLOCKS || le16_get(d.reserved) != 0 || d.name_len == 0 || d.name_len > rest ||
-        memchr(bytes, 0, d.name_len) || value_len > XATTR_VALUE_MAX) {
+    if (d.flags > XATTR_IN_BLOCKS || le16_get(d.reserved) != 0 || d.name_len == 0 ||
+        d.name_len > rest || memchr(bytes, 0, d.name_len) || value_len > XATTR_VALUE_MAX) {
         damage(v, "an xattr item has an impossible value");
         return;
     }
@@ -257,8 +262,8 @@ static void item_extent(struct verify *v, struct key key, const void *value, siz
     }
     memcpy(&d, value, sizeof(d));
     const uint32_t count = le32_get(d.count);
-    if (count == 0 || count > EXTENT_BLOCKS_MAX || len != sizeof(d) + 8 * (size_t)count || le32_get(d.flags) != 0 ||
-        key.off > FILE_BLOCKS_MAX - count || key.ino > INO_MAX) {
+    if (count == 0 || count > EXTENT_BLOCKS_MAX || len != sizeof(d) + 8 * (size_t)count ||
+        le32_get(d.flags) != 0 || key.off > FILE_BLOCKS_MAX - count || key.ino > INO_MAX) {
         damage(v, "an extent item has an impossible value");
         return;
     }
@@ -273,44 +278,56 @@ static void item_extent(struct verify *v, struct key key, const void *value, siz
         if (le64_get(checksums[i]) == 0)
             damage(v, "a block of an extent has no checksum");
     if (verify_mark(v, v->id, le64_get(d.address), count))
-        v->content.tail_bytes = verify_data(v, v->id, key.off, le64_get(d.address), count, checksums);
+        v->content.tail_bytes =
+            verify_data(v, v->id, key.off, le64_get(d.address), count, checksums);
 }
 
-static void check_symlink(struct verify *v, const struct claim_note *claim, const struct content_note *content)
+static void check_symlink(struct verify *v, const struct claim_note *claim,
+                          const struct content_note *content)
 {
     bool in_extent = claim->size > INLINE_BYTES_MAX;
 
     if (claim->size == 0 || claim->size > SYMLINK_BYTES_MAX || in_extent == content->has_inline ||
         content->end_block != (in_extent ? 1 : 0))
         verify_item_damage(v, -AF_E_ITEM, claim->ino,
-                           "symlink %" PRIu64 " of %" PRIu64 " bytes has its target in a wrong place", claim->ino, claim->size);
+                           "symlink %" PRIu64 " of %" PRIu64
+                           " bytes has its target in a wrong place",
+                           claim->ino, claim->size);
 }
 
-void verify_content(struct verify *v, const struct claim_note *claim, const struct content_note *content)
+void verify_content(struct verify *v, const struct claim_note *claim,
+                    const struct content_note *content)
 {
     const uint64_t ino = claim->ino, tail = claim->size % BLOCK_BYTES;
 
     if (claim->type != DT_REG && claim->type != DT_LNK) {
         if (content->has_inline || content->blocks > 0)
-            verify_item_damage(v, -AF_E_ITEM, ino, "inode %" PRIu64 " is no file and has content", ino);
+            verify_item_damage(v, -AF_E_ITEM, ino, "inode %" PRIu64 " is no file and has content",
+                               ino);
         return;
     }
     if (content->has_inline && content->blocks > 0)
-        verify_item_damage(v, -AF_E_ITEM, ino, "inode %" PRIu64 " has inline content and extents", ino);
+        verify_item_damage(v, -AF_E_ITEM, ino, "inode %" PRIu64 " has inline content and extents",
+                           ino);
     if (content->blocks != claim->blocks)
         verify_item_damage(v, -AF_E_ITEM, ino,
-                           "inode %" PRIu64 ": %" PRIu64 " blocks expected, its extents have %" PRIu64, ino, claim->blocks,
-                           content->blocks);
+                           "inode %" PRIu64 ": %" PRIu64
+                           " blocks expected, its extents have %" PRIu64,
+                           ino, claim->blocks, content->blocks);
     if (content->has_inline && content->inline_len != claim->size)
         verify_item_damage(v, -AF_E_ITEM, ino,
-                           "inode %" PRIu64 ": size %" PRIu64 ", but %" PRIu32 " bytes of inline content", ino, claim->size,
-                           content->inline_len);
+                           "inode %" PRIu64 ": size %" PRIu64 ", but %" PRIu32
+                           " bytes of inline content",
+                           ino, claim->size, content->inline_len);
     if (content->end_block > blocks_of(claim->size))
         verify_item_damage(v, -AF_E_ITEM, ino,
-                           "inode %" PRIu64 ": size %" PRIu64 ", but an extent reaches to block %" PRIu64, ino, claim->size,
-                           content->end_block);
-    else if (tail != 0 && content->end_block == blocks_of(claim->size) && content->tail_bytes > tail)
-        verify_item_damage(v, -AF_E_ITEM, ino, "inode %" PRIu64 ": bytes behind the size %" PRIu64 " are not zero", ino,
+                           "inode %" PRIu64 ": size %" PRIu64
+                           ", but an extent reaches to block %" PRIu64,
+                           ino, claim->size, content->end_block);
+    else if (tail != 0 && content->end_block == blocks_of(claim->size) &&
+             content->tail_bytes > tail)
+        verify_item_damage(v, -AF_E_ITEM, ino,
+                           "inode %" PRIu64 ": bytes behind the size %" PRIu64 " are not zero", ino,
                            claim->size);
     if (claim->type == DT_LNK)
         check_symlink(v, claim, content);
@@ -329,8 +346,9 @@ static void item_orphan(struct verify *v, struct key key, const void *value, siz
         return;
     }
     memcpy(&d, value, sizeof(d));
-    if (d.what < ORPHAN_INODE || d.what > ORPHAN_STAGED || key.off >> 48 != d.what || (key.off & INO_MAX) == 0 ||
-        !all_zero(d.reserved, sizeof(d.reserved)) || (d.what == ORPHAN_INODE && le64_get(d.blocks) != 0)) {
+    if (d.what < ORPHAN_INODE || d.what > ORPHAN_STAGED || key.off >> 48 != d.what ||
+        (key.off & INO_MAX) == 0 || !all_zero(d.reserved, sizeof(d.reserved)) ||
+        (d.what == ORPHAN_INODE && le64_get(d.blocks) != 0)) {
         damage(v, "an orphan item has an impossible value");
         return;
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Verification of what refers to other numbers, after the tree has been walked: names to inodes, inodes to
-// contents, the orphan list to both, directories to their parents. Only for a tree of which
-// every node was read: otherwise the other half of a reference may hang below the one that was not.
+// Verification of what refers to other numbers, after the tree has been walked: names to inodes,
+// inodes to contents, the orphan list to both, directories to their parents. Only for a tree of
+// which every node was read: otherwise the other half of a reference may hang below the one that
+// was not.
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -13,11 +14,13 @@
 
 enum { UNSEEN, ON_PATH, REACHES_ROOT };
 
-static void link_damage(struct verify *v, uint64_t ino, const char *what, uint64_t expected, uint64_t found)
+static void link_damage(struct verify *v, uint64_t ino, const char *what, uint64_t expected,
+                        uint64_t found)
 {
     struct verify_finding f = {.code = -AF_E_ITEM, .file = "data", .ino = ino};
 
-    verify_found(v, &f, "number %" PRIu64 ": %s: %" PRIu64 " expected, %" PRIu64 " found", ino, what, expected, found);
+    verify_found(v, &f, "number %" PRIu64 ": %s: %" PRIu64 " expected, %" PRIu64 " found", ino,
+                 what, expected, found);
 }
 
 static void lone_damage(struct verify *v, uint64_t ino, const char *what)
@@ -123,14 +126,16 @@ static uint64_t target_of(const struct name_note *n)
     return n->target_type >> 8;
 }
 
-static void check_inode_names(struct verify *v, const struct inode_note *inode, const struct name_note *names, size_t count)
+static void check_inode_names(struct verify *v, const struct inode_note *inode,
+                              const struct name_note *names, size_t count)
 {
     const bool dir = inode->type == DT_DIR;
     uint64_t links = dir ? (inode->ino == INO_ROOT ? 0 : 1) : inode->nlink;
 
     for (size_t i = 0; i < count; i++) {
         if ((names[i].target_type & 0xff) != inode->type)
-            link_damage(v, inode->ino, "type in a directory entry", inode->type, names[i].target_type & 0xff);
+            link_damage(v, inode->ino, "type in a directory entry", inode->type,
+                        names[i].target_type & 0xff);
         if (dir && names[i].dir != inode->parent)
             link_damage(v, inode->ino, "the directory that names it", inode->parent, names[i].dir);
     }
@@ -150,7 +155,8 @@ static void check_names(struct verify *v)
     sort(&v->names);
     for (size_t i = 0; i < v->inodes.count; i++) {
         while (at < v->names.count && target_of(&names[at]) < inodes[i].ino) {
-            link_damage(v, names[at].dir, "an entry names an inode that does not exist", 0, target_of(&names[at]));
+            link_damage(v, names[at].dir, "an entry names an inode that does not exist", 0,
+                        target_of(&names[at]));
             at++;
         }
         size_t first = at;
@@ -160,7 +166,8 @@ static void check_names(struct verify *v)
         check_inode_names(v, &inodes[i], names + first, at - first);
     }
     for (; at < v->names.count; at++)
-        link_damage(v, names[at].dir, "an entry names an inode that does not exist", 0, target_of(&names[at]));
+        link_damage(v, names[at].dir, "an entry names an inode that does not exist", 0,
+                    target_of(&names[at]));
 }
 
 // ---- directories hang together ----
@@ -209,8 +216,9 @@ void verify_links(struct verify *v)
     const struct store_image *image = &v->sb->image;
 
     if (!v->result->complete) {
-        verify_found(v, &(struct verify_finding){.severity = VERIFY_NOTE, .file = "data"},
-                     "names, links and contents were not compared, since a part of the tree cannot be read");
+        verify_found(
+            v, &(struct verify_finding){.severity = VERIFY_NOTE, .file = "data"},
+            "names, links and contents were not compared, since a part of the tree cannot be read");
         return;
     }
     check_contents(v);
@@ -219,5 +227,6 @@ void verify_links(struct verify *v)
     if (v->result->inodes != image->inodes)
         link_damage(v, 0, "inodes in the superblock", v->result->inodes, image->inodes);
     if (v->highest_id >= image->next_ino)
-        link_damage(v, v->highest_id, "the superblock's next inode number, at least", v->highest_id + 1, image->next_ino);
+        link_damage(v, v->highest_id, "the superblock's next inode number, at least",
+                    v->highest_id + 1, image->next_ino);
 }

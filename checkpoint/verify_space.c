@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Verification of the space map: a bitmap of what the tree reaches is made in memory, and compared with the
-// one on disk, group by group. In the map of a checkpoint exactly what it reaches is in use.
+// Verification of the space map: a bitmap of what the tree reaches is made in memory, and compared
+// with the one on disk, group by group. In the map of a checkpoint exactly what it reaches is in
+// use.
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -48,7 +49,9 @@ bool verify_mark(struct verify *v, uint64_t ino, uint64_t address, uint64_t coun
     struct verify_finding f = {.code = -AF_E_ITEM, .file = "data", .address = address, .ino = ino};
 
     if (address >= end || count > end - address) {
-        verify_found(v, &f, "blocks %" PRIu64 " to %" PRIu64 " are referred to by number %" PRIu64 " and lie behind the end, %" PRIu64,
+        verify_found(v, &f,
+                     "blocks %" PRIu64 " to %" PRIu64 " are referred to by number %" PRIu64
+                     " and lie behind the end, %" PRIu64,
                      address, address + count - 1, ino, end);
         return false;
     }
@@ -57,10 +60,14 @@ bool verify_mark(struct verify *v, uint64_t ino, uint64_t address, uint64_t coun
             continue;
         f.address = address + i;
         if ((address + i) % GROUP_BLOCKS < space_group_reserved((address + i) / GROUP_BLOCKS))
-            verify_found(v, &f, "block %" PRIu64 " is referred to by number %" PRIu64 " and belongs to the space map",
+            verify_found(v, &f,
+                         "block %" PRIu64 " is referred to by number %" PRIu64
+                         " and belongs to the space map",
                          f.address, ino);
         else
-            verify_found(v, &f, "block %" PRIu64 " is referred to by number %" PRIu64 " and is in use elsewhere too",
+            verify_found(v, &f,
+                         "block %" PRIu64 " is referred to by number %" PRIu64
+                         " and is in use elsewhere too",
                          f.address, ino);
         return false;
     }
@@ -76,17 +83,19 @@ static void map_damage(struct verify *v, uint64_t address, int code, const char 
 {
     struct verify_finding f = {.code = code, .file = "data", .address = address};
 
-    verify_found(v, &f, "space map, block %" PRIu64 ": %s: %s (%s)", address, what, err_text(code), err_name(code));
+    verify_found(v, &f, "space map, block %" PRIu64 ": %s: %s (%s)", address, what, err_text(code),
+                 err_name(code));
 }
 
-static bool read_map_block(struct verify *v, enum block_type type, uint64_t address, const struct map_ref_disk *ref,
-                           uint8_t *bytes)
+static bool read_map_block(struct verify *v, enum block_type type, uint64_t address,
+                           const struct map_ref_disk *ref, uint8_t *bytes)
 {
     int err = io_pread(v->data, bytes, BLOCK_BYTES, address * BLOCK_BYTES);
 
     if (err == 0)
         err = space_validate(bytes, type, address, le64_get(ref->checksum), v->sb->image.uuid);
-    if (err == 0 && le64_get(((const struct block_header_disk *)bytes)->generation) > v->sb->sequence)
+    if (err == 0 &&
+        le64_get(((const struct block_header_disk *)bytes)->generation) > v->sb->sequence)
         err = -AF_E_BLOCK_GENERATION;
     verify_progress(v, 1);
     if (err < 0)
@@ -95,7 +104,8 @@ static bool read_map_block(struct verify *v, enum block_type type, uint64_t addr
 }
 
 // One run of blocks that the map and the tree see differently.
-static void difference(struct verify *v, uint64_t first, uint64_t count, bool marked, unsigned *shown)
+static void difference(struct verify *v, uint64_t first, uint64_t count, bool marked,
+                       unsigned *shown)
 {
     struct verify_finding f = {.code = -AF_E_SPACE_LAYOUT, .file = "data", .address = first};
 
@@ -107,7 +117,8 @@ static void difference(struct verify *v, uint64_t first, uint64_t count, bool ma
     if ((marked && !v->result->complete) || ++*shown > DIFFERENCES_SHOWN)
         return;
     verify_found(v, &f, "blocks %" PRIu64 " to %" PRIu64 " are %s", first, first + count - 1,
-                 marked ? "marked as in use, and nothing refers to them" : "marked as free, and in use");
+                 marked ? "marked as in use, and nothing refers to them"
+                        : "marked as free, and in use");
 }
 
 static void compare_group(struct verify *v, uint64_t group, const uint64_t *disk)
@@ -135,7 +146,8 @@ static void compare_group(struct verify *v, uint64_t group, const uint64_t *disk
         v->result->blocks_marked += (uint64_t)__builtin_popcountll(disk[i]);
 }
 
-static bool check_group(struct verify *v, uint64_t group, const struct map_ref_disk *ref, uint8_t *bytes)
+static bool check_group(struct verify *v, uint64_t group, const struct map_ref_disk *ref,
+                        uint8_t *bytes)
 {
     uint64_t words[GROUP_WORDS] = {0};
     uint64_t address = space_bitmap_address(group, ref->slot);
@@ -147,7 +159,8 @@ static bool check_group(struct verify *v, uint64_t group, const struct map_ref_d
         if (!read_map_block(v, BLOCK_TYPE_BITMAP, address, ref, bytes))
             return false;
         if (le32_get(((const struct block_header_disk *)bytes)->count) != le32_get(ref->free))
-            map_damage(v, address, -AF_E_SPACE_LAYOUT, "its count of free blocks is not that of the index");
+            map_damage(v, address, -AF_E_SPACE_LAYOUT,
+                       "its count of free blocks is not that of the index");
         for (unsigned i = 0; i < GROUP_WORDS; i++) {
             le64 word;
 
@@ -159,15 +172,18 @@ static bool check_group(struct verify *v, uint64_t group, const struct map_ref_d
     return true;
 }
 
-static bool check_index(struct verify *v, uint32_t index, const struct map_ref_disk *ref, uint8_t *bitmap)
+static bool check_index(struct verify *v, uint32_t index, const struct map_ref_disk *ref,
+                        uint8_t *bitmap)
 {
     uint8_t block[BLOCK_BYTES];
     uint64_t address = space_index_address(index, ref->slot), groups = group_count(v), sum = 0;
-    const struct map_ref_disk *refs = (const struct map_ref_disk *)(block + sizeof(struct block_header_disk));
+    const struct map_ref_disk *refs =
+        (const struct map_ref_disk *)(block + sizeof(struct block_header_disk));
     bool whole = true;
 
     if (ref->slot > 1) {
-        map_damage(v, space_index_address(index, 0), -AF_E_SPACE_LAYOUT, "the superblock names no slot for this index");
+        map_damage(v, space_index_address(index, 0), -AF_E_SPACE_LAYOUT,
+                   "the superblock names no slot for this index");
         return false;
     }
     if (!read_map_block(v, BLOCK_TYPE_INDEX, address, ref, block))
@@ -176,7 +192,8 @@ static bool check_index(struct verify *v, uint32_t index, const struct map_ref_d
     uint64_t first = (uint64_t)index * GROUPS_PER_INDEX;
 
     if (first >= groups || count != AF_MIN(groups - first, (uint64_t)GROUPS_PER_INDEX)) {
-        map_damage(v, address, -AF_E_SPACE_LAYOUT, "it speaks of another number of groups than there are");
+        map_damage(v, address, -AF_E_SPACE_LAYOUT,
+                   "it speaks of another number of groups than there are");
         return false;
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -184,7 +201,8 @@ static bool check_index(struct verify *v, uint32_t index, const struct map_ref_d
         whole = check_group(v, first + i, &refs[i], bitmap) && whole;
     }
     if (sum != le32_get(ref->free))
-        map_damage(v, address, -AF_E_SPACE_LAYOUT, "its sum of free blocks is not that of the superblock");
+        map_damage(v, address, -AF_E_SPACE_LAYOUT,
+                   "its sum of free blocks is not that of the superblock");
     return whole;
 }
 
@@ -200,20 +218,23 @@ void verify_space(struct verify *v)
         return;
     }
     if (space->index_count != (groups + GROUPS_PER_INDEX - 1) / GROUPS_PER_INDEX)
-        map_damage(v, 0, -AF_E_SPACE_LAYOUT, "the superblock has another number of index blocks than `data` needs");
+        map_damage(v, 0, -AF_E_SPACE_LAYOUT,
+                   "the superblock has another number of index blocks than `data` needs");
     for (uint32_t i = 0; i < space->index_count; i++)
         whole = check_index(v, i, &space->refs[i], bitmap) && whole;
     free(bitmap);
     if (whole && v->result->blocks_marked != space->used_blocks) {
         struct verify_finding f = {.code = -AF_E_SPACE_LAYOUT, .file = SUPERBLOCK_FILE};
 
-        verify_found(v, &f, "the superblock counts %" PRIu64 " blocks in use, the space map %" PRIu64, space->used_blocks,
-                     v->result->blocks_marked);
+        verify_found(v, &f,
+                     "the superblock counts %" PRIu64 " blocks in use, the space map %" PRIu64,
+                     space->used_blocks, v->result->blocks_marked);
     }
     if (v->result->blocks_leaked > 0 && !v->result->complete) {
         struct verify_finding f = {.severity = VERIFY_NOTE, .file = "data"};
 
-        verify_found(v, &f, "%" PRIu64 " blocks are marked as in use by what cannot be read", v->result->blocks_leaked);
+        verify_found(v, &f, "%" PRIu64 " blocks are marked as in use by what cannot be read",
+                     v->result->blocks_leaked);
         v->result->blocks_leaked = 0;
     }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Verification walks the tree: depth first, with a stack of one node for each level, so that the items of
-// the leaves come in key order. Every node is checked against the reference in its parent (who it is, its
-// checksum, its generation), and its keys against the range that the parent gives it.
+// Verification walks the tree: depth first, with a stack of one node for each level, so that the
+// items of the leaves come in key order. Every node is checked against the reference in its parent
+// (who it is, its checksum, its generation), and its keys against the range that the parent gives
+// it.
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,9 +13,9 @@
 struct level {
     uint8_t bytes[BLOCK_BYTES];
     struct blkref ref;
-    unsigned index;   // of the child that is next
-    struct key low;   // no key is below
-    struct key high;  // all keys are below; when has_high
+    unsigned index;  // of the child that is next
+    struct key low;  // no key is below
+    struct key high; // all keys are below; when has_high
     bool has_high;
 };
 
@@ -30,8 +31,11 @@ static void node_damage(struct verify *v, const struct blkref *ref, int code, co
 
     // What hangs below an unreadable node is not seen, so what is missed later may only be there.
     v->result->complete = false;
-    verify_found(v, &f, "tree node at block %" PRIu64 " (generation %" PRIu64 ", checksum %016" PRIx64 "): %s: %s (%s)",
-                 ref->address, ref->generation, ref->checksum, what, err_text(code), err_name(code));
+    verify_found(v, &f,
+                 "tree node at block %" PRIu64 " (generation %" PRIu64 ", checksum %016" PRIx64
+                 "): %s: %s (%s)",
+                 ref->address, ref->generation, ref->checksum, what, err_text(code),
+                 err_name(code));
 }
 
 static bool read_node(struct verify *v, const struct blkref *ref, unsigned level, uint8_t *bytes)
@@ -61,7 +65,8 @@ static bool keys_fit(struct verify *v, const struct level *l, unsigned level)
         struct key key = node_key(l->bytes, i);
 
         if (key_compare(&key, &l->low) < 0 || (l->has_high && key_compare(&key, &l->high) >= 0)) {
-            node_damage(v, &l->ref, -AF_E_NODE_ORDER, "a key lies outside the range that the parent gives");
+            node_damage(v, &l->ref, -AF_E_NODE_ORDER,
+                        "a key lies outside the range that the parent gives");
             return false;
         }
     }
@@ -97,7 +102,8 @@ static void visit_leaf(struct verify *v, const struct level *l)
     }
 }
 
-// The next child of the node at `level`: sets its range one level down. False when there is none left.
+// The next child of the node at `level`: sets its range one level down. False when there is none
+// left.
 static bool next_child(struct walk *w, unsigned level, struct blkref *ret_ref)
 {
     struct level *l = &w->stack[level], *child = &w->stack[level - 1];
@@ -122,7 +128,8 @@ static void walk_tree(struct walk *w, const struct tree_root *root)
     w->stack[level].low = key_make(0, 0, 0);
     w->stack[level].has_high = false;
     if (root->ref.generation > w->v->sb->image.generation) {
-        node_damage(w->v, &root->ref, -AF_E_BLOCK_GENERATION, "the root is younger than its checkpoint");
+        node_damage(w->v, &root->ref, -AF_E_BLOCK_GENERATION,
+                    "the root is younger than its checkpoint");
         return;
     }
     if (!enter(w, level, &root->ref))

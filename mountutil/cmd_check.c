@@ -28,7 +28,7 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
     cmd_progress_show(&c->progress, "checking, blocks", done, total);
 }
 
-// "damage: data block 17, inode 5, offset 8192: …"
+// The sentence of a finding names block, inode and offset itself.
 static void print_finding(void *arg, const struct verify_finding *f)
 {
     struct check *c = arg;
@@ -36,15 +36,8 @@ static void print_finding(void *arg, const struct verify_finding *f)
     if (f->severity == VERIFY_NOTE && c->quiet)
         return;
     cmd_progress_end(&c->progress);
-    printf("%s: %s", f->severity == VERIFY_DAMAGE ? "damage" : "note", f->file);
-    if (f->address)
-        printf(" block %" PRIu64, f->address);
-    if (f->ino)
-        printf(", inode %" PRIu64, f->ino);
-    if (f->off)
-        printf(", offset %" PRIu64, f->off);
-    printf(": %s", f->text);
-    if (f->code)
+    printf("%s: %s: %s", f->severity == VERIFY_DAMAGE ? "damage" : "note", f->file, f->text);
+    if (f->code && !strstr(f->text, err_name(f->code)))
         printf(" (%s)", err_name(f->code));
     putchar('\n');
 }
@@ -84,7 +77,8 @@ static int print_result(const struct store_dir *dir, const struct verify_result 
         printf("'%s' is whole: no damage\n", dir->path);
         return CHECK_CLEAN;
     }
-    printf("'%s' is damaged: %" PRIu64 " findings%s. Nothing was changed\n", dir->path, r->damage,
+    printf("'%s' is damaged: %" PRIu64 " finding%s%s. Nothing was changed\n", dir->path, r->damage,
+           r->damage == 1 ? "" : "s",
            r->complete ? "" : "; parts of the tree could not be read, there may be more");
     return CHECK_DAMAGE;
 }

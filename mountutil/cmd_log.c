@@ -250,6 +250,10 @@ static int print_log(const struct command *command, struct store_dir *dir, bool 
         // Of another version nothing more is known, not even the format of the log.
         if (err != -AF_E_VERSION)
             more = print_segments(command, dir, &p);
+    } else if (dir->error == -AF_E_LOG_MISSING) {
+        // No directory of segments at all.
+        cmd_error(command, "'%s': %s", dir->path, dir->x.message);
+        err = dir->error;
     } else {
         err = all ? 0 : print_chain(command, dir, &p);
         if (all || (err && err != -EPIPE)) {

@@ -114,8 +114,11 @@ static void report_superblock(struct report *r, const struct examination *x)
     const struct superblock *sb = x->sb;
     char uuid[37];
 
-    report_text(r, "superblock_slot_0", slot_text(x, 0));
-    report_text(r, "superblock_slot_1", slot_text(x, 1));
+    // Without a file there are no slots to speak of; their results are not set then.
+    if (sb || x->slots.result[0] || x->slots.result[1]) {
+        report_text(r, "superblock_slot_0", slot_text(x, 0));
+        report_text(r, "superblock_slot_1", slot_text(x, 1));
+    }
     if (!sb)
         return;
     report_uuid(sb->image.uuid, uuid);

@@ -59,22 +59,38 @@ int inline_get(struct store *s, struct fault *f, uint64_t content, const void **
     return tree_get(&s->tree, &s->tree.root, f, key_make(content, KIND_INLINE, 0), ret_bytes, ret_len);
 }
 
+// Reads the whole range, from where an extent that reaches into it could begin, to its end: so the reads of content_clear() between
+// its deletes find everything in memory (btree.h).
 int content_touch(struct store *s, struct fault *f, uint64_t content, uint64_t first, uint64_t last, size_t *items,
                   size_t *bytes)
 {
+    struct key at = key_make(content, KIND_EXTENT, first < EXTENT_BLOCKS_MAX ? 0 : first - EXTENT_BLOCKS_MAX + 1);
+    const void *value;
     struct extent e;
+    size_t len;
     int err;
 
-    for (uint64_t at = first; (err = extent_at(s, f, content, at, last, &e)) == 0; at = e.block + e.count) {
-        *items += 1;
-        *bytes += sizeof(struct extent_disk) + 8 * (size_t)e.count;
-        if (e.block + e.count - 1 > last) { // the rest behind the cut becomes an item of its own
-            *items += 1;
-            err = tree_touch(&s->tree, f, key_make(content, KIND_EXTENT, last + 1));
+    while ((err = tree_next(&s->tree, &s->tree.root, f, at, key_make(content, KIND_EXTENT, last), &at, &value, &len)) == 0) {
+        err = extent_decode(at, value, len, &e);
+        if (err < 0) {
+            store_note_damage(s, err, content, at.off * BLOCK_BYTES, 0);
             return err;
         }
-        if (e.block + e.count - 1 == last)
+        if (e.block + e.count > first) {
+            *items += 1;
+            *bytes += len;
+            err = tree_touch(&s->tree, f, at);
+            if (err == 0 && e.block + e.count - 1 > last) { // the rest behind the cut becomes an item of its own
+                *items += 1;
+                *bytes += len;
+                err = tree_touch(&s->tree, f, key_make(content, KIND_EXTENT, last + 1));
+            }
+            if (err < 0)
+                return err;
+        }
+        if (at.off == last)
             return 0;
+        at.off++;
     }
     return err == -ENOENT ? 0 : err;
 }

@@ -289,6 +289,7 @@ int store_freeze(struct store *s, struct store_frozen **ret_frozen)
     uint64_t start = ticks_us();
 
     AF_ASSERT(!s->frozen); // one checkpoint at a time
+    tree_sweep(&s->tree);  // what it frees belongs to the interval that ends here
     z->space = space_freeze(s->space);
     if (!z->space) {
         store_unlock(s);

@@ -64,6 +64,27 @@ static int touch_new_name(struct store *s, struct fault *f, struct need *n, uint
     return touch(s, f, n, key, sizeof(struct dentry_disk) + len);
 }
 
+// Reads a range to its end and touches every key in it.
+static int touch_range(struct store *s, struct fault *f, struct need *n, struct key first, struct key last)
+{
+    for (;;) {
+        struct key key;
+        const void *value;
+        size_t len;
+        int err = tree_next(&s->tree, &s->tree.root, f, first, last, &key, &value, &len);
+
+        if (err == -ENOENT)
+            return 0;
+        if (err == 0)
+            err = touch(s, f, n, key, 0);
+        if (err < 0)
+            return err;
+        if (key.off == last.off)
+            return 0;
+        first.off = key.off + 1;
+    }
+}
+
 // A name that is there and stands for `ino`.
 static int touch_old_name(struct store *s, struct fault *f, struct need *n, uint64_t dir, const char *name,
                           uint8_t len, uint64_t ino)
@@ -78,26 +99,8 @@ static int touch_old_name(struct store *s, struct fault *f, struct need *n, uint
     err = touch_dir(s, f, n, dir);
     if (err < 0)
         return err;
-    return touch(s, f, n, dentry_key(s, dir, name, len, d.index), sizeof(struct dentry_disk) + len);
-}
-
-static int touch_range(struct store *s, struct fault *f, struct need *n, struct key first, struct key last)
-{
-    for (;;) {
-        struct key key;
-        const void *value;
-        size_t len;
-        int err = tree_next(&s->tree, &s->tree.root, f, first, last, &key, &value, &len);
-
-        if (err == -ENOENT)
-            return 0;
-        if (err < 0)
-            return err;
-        n->regions++;
-        if (key.off == last.off)
-            return 0;
-        first.off = key.off + 1;
-    }
+    n->bytes += sizeof(struct dentry_disk) + len;
+    return touch_range(s, f, n, dentry_key(s, dir, name, len, 0), dentry_key(s, dir, name, len, DENTRY_INDEX_MAX - 1));
 }
 
 static int touch_content(struct store *s, struct fault *f, struct need *n, uint64_t content, uint64_t first,
@@ -222,7 +225,9 @@ static int touch_merge(struct store *s, struct fault *f, struct need *n, uint64_
 
         n->items += 2;
         n->bytes += 2 * (8 * (size_t)count + sizeof(struct extent_disk));
-        err = content_touch(s, f, content, block, block + count - 1, &n->items, &n->bytes);
+        err = tree_touch(&s->tree, f, key_make(staged, KIND_EXTENT, block));
+        if (err == 0)
+            err = content_touch(s, f, content, block, block + count - 1, &n->items, &n->bytes);
         if (err == 0)
             err = tree_touch(&s->tree, f, key_make(content, KIND_EXTENT, block));
         if (err < 0)

@@ -207,7 +207,15 @@ static bool continues(const struct wal_scan *s, uint64_t off, const struct wal_f
     return frame->group_start ? off % WAL_BLOCK == 0 : !must_start_group;
 }
 
-// A right checksum in the expected place, but not the record that belongs there: no tear makes that.
+// A record with a right checksum stands in the expected place, but is not the one that belongs there.
+// It is damage when this log has such a record nowhere. A known one with another LSN may be a copy:
+// a torn write may leave sectors of other places; what it says of durability is looked at in wal_tail.c.
+static bool is_odd(const struct wal_scan *s, const struct wal_frame *frame)
+{
+    return !frame->known ||
+           (frame->lsn == s->expected_lsn && frame->prev_checksum != s->prev_checksum);
+}
+
 static void decide_odd_record(struct wal_scan *s, uint64_t segment, uint64_t off,
                               const struct wal_frame *frame)
 {
@@ -265,32 +273,20 @@ static int accept_record(struct wal_scan *s, uint64_t segment, uint64_t off,
     return s->each ? s->each(s->arg, &record) : 0;
 }
 
-// Looks for the next record in the places where it may be. *ret_found: `off`, `frame` and `body` are it.
-static int next_record(struct wal_scan *s, uint64_t segment, bool first, uint64_t *off,
-                       struct wal_frame *frame, const uint8_t **body, bool *ret_found)
+// Looks for the next record at one place. *ret_found: `frame` and `body` are it.
+static int record_at(struct wal_scan *s, uint64_t segment, uint64_t off, bool must_start_group,
+                     struct wal_frame *frame, const uint8_t **body, bool *ret_found)
 {
     const uint64_t salt = wal_format_salt(s->start->log_seed, s->start->epoch, segment);
     bool right;
-    int r = wal_window_record(&s->window, *off, salt, frame, body, &right);
 
     *ret_found = false;
-    if (r < 0)
+    int r = wal_window_record(&s->window, off, salt, frame, body, &right);
+    if (r < 0 || !right)
         return r;
-    bool must_start_group = first;
-    if (!right && *off % WAL_BLOCK != 0) {
-        *off = AF_ROUND_UP(*off, (uint64_t)WAL_BLOCK);
-        must_start_group = true;
-        r = wal_window_record(&s->window, *off, salt, frame, body, &right);
-        if (r < 0)
-            return r;
-        // The middle of a torn group may lie here just as well.
-        right = right && frame->group_start;
-    }
-    if (!right)
-        return 0;
-    *ret_found = continues(s, *off, frame, must_start_group);
-    if (!*ret_found)
-        decide_odd_record(s, segment, *off, frame);
+    *ret_found = continues(s, off, frame, must_start_group);
+    if (!*ret_found && is_odd(s, frame))
+        decide_odd_record(s, segment, off, frame);
     return 0;
 }
 
@@ -304,8 +300,12 @@ static int read_records(struct wal_scan *s, uint64_t segment)
         struct wal_frame frame;
         const uint8_t *body;
         bool found;
-        int r = next_record(s, segment, first, &off, &frame, &body, &found);
+        int r = record_at(s, segment, off, first, &frame, &body, &found);
 
+        if (r == 0 && !found && !s->decided && off % WAL_BLOCK != 0) {
+            off = AF_ROUND_UP(off, (uint64_t)WAL_BLOCK);
+            r = record_at(s, segment, off, true, &frame, &body, &found);
+        }
         if (r < 0 || !found)
             return r;
         r = accept_record(s, segment, off, &frame, body);

@@ -13,13 +13,14 @@
 // ---- durability ----
 
 // Some sectors of a write become durable, the others do not. With `whole` all do.
-static void sim_durable_sectors(struct sim *sim, struct sim_inode *inode, const struct sim_change *change,
-                                bool whole)
+static void sim_durable_sectors(struct sim *sim, struct sim_inode *inode,
+                                const struct sim_change *change, bool whole)
 {
     uint64_t end = change->off + change->len;
 
     for (uint64_t at = change->off; at < end;) {
-        uint64_t next = AF_MIN(end, AF_ROUND_DOWN(at, (uint64_t)SIM_SECTOR_BYTES) + SIM_SECTOR_BYTES);
+        uint64_t next =
+            AF_MIN(end, AF_ROUND_DOWN(at, (uint64_t)SIM_SECTOR_BYTES) + SIM_SECTOR_BYTES);
 
         if (whole || sim_below(&sim->choices, 2))
             content_write(&inode->durable, at,
@@ -46,12 +47,13 @@ static void sim_make_durable(struct sim_inode *inode, const struct sim_change *c
     sim_blob_put(change->blob);
 }
 
-void sim_sync_changes(struct sim *sim, struct sim_inode *inode, uint64_t seq, enum sim_extent extent)
+void sim_sync_changes(struct sim *sim, struct sim_inode *inode, uint64_t seq,
+                      enum sim_extent extent)
 {
     struct sim_change *changes = inode->changes;
     size_t count = inode->change_count;
-    // Sizes go with any data, since one that followed later would cut off what is durable already. When
-    // the data are lost, the metadata are not: they wait for the next sync.
+    // Sizes go with any data, since one that followed later would cut off what is durable already.
+    // When the data are lost, the metadata are not: they wait for the next sync.
     bool sizes = extent != SIM_DO_LOSE;
 
     if (extent == SIM_DO_NOTHING || !count)
@@ -63,7 +65,8 @@ void sim_sync_changes(struct sim *sim, struct sim_inode *inode, uint64_t seq, en
         bool is_data = change->kind == SIM_CHANGE_DATA;
 
         if (change->seq <= seq && is_data && extent == SIM_DO_LOSE) {
-            // It leaves the journal as if it were on the disk, which is true for some of it at best.
+            // It leaves the journal as if it were on the disk, which is true for some of it at
+            // best.
             if (sim_below(&sim->choices, 3) == 0)
                 sim_durable_sectors(sim, inode, change, false);
             sim_blob_put(change->blob);
@@ -94,7 +97,8 @@ static void sim_sync_sizes(struct sim_inode *inode)
     free(changes);
 }
 
-static int sim_durable_write(struct sim *sim, const struct sim_flight *flight, enum sim_extent extent)
+static int sim_durable_write(struct sim *sim, const struct sim_flight *flight,
+                             enum sim_extent extent)
 {
     struct sim_inode *inode = flight->inode;
     size_t unsynced;
@@ -170,9 +174,9 @@ static void sim_finish(struct sim *sim, size_t index)
 {
     struct sim_flight flight = sim->flights[index];
     struct io_async *op = flight.op;
-    struct sim_fate fate = sim_decide(sim, flight.is_write ? SIM_DONE_WRITE : SIM_DONE_SYNC,
-                                      op->file->path, flight.off, flight.len,
-                                      __builtin_return_address(0));
+    struct sim_fate fate =
+        sim_decide(sim, flight.is_write ? SIM_DONE_WRITE : SIM_DONE_SYNC, op->file->path,
+                   flight.off, flight.len, __builtin_return_address(0));
     int r = 0;
 
     if (flight.is_write)

@@ -4,9 +4,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/check.h"
+#include "base/checksum.h"
 
 #define CHUNK_PAGES 64u
 
@@ -99,7 +99,8 @@ static struct sim_page **content_slot(struct sim_content *c, uint64_t page_no)
 
         c->chunks = realloc(c->chunks, count * sizeof(struct sim_chunk *));
         AF_ASSERT(c->chunks);
-        memset(c->chunks + c->chunk_count, 0, (count - c->chunk_count) * sizeof(struct sim_chunk *));
+        memset(c->chunks + c->chunk_count, 0,
+               (count - c->chunk_count) * sizeof(struct sim_chunk *));
         c->chunk_count = count;
     }
     shared = c->chunks[chunk_no];
@@ -224,7 +225,7 @@ uint64_t content_hash(const struct sim_content *c)
         if (page == &zero_page)
             sum += (no + 1) * UINT64_C(0x9E3779B97F4A7C15);
         else if (page)
-            sum += XXH3_64bits_withSeed(page->bytes, SIM_PAGE_BYTES, no);
+            sum += checksum(CSUM_DATA, no, page->bytes, SIM_PAGE_BYTES);
     }
     return sum;
 }

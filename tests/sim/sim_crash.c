@@ -57,8 +57,8 @@ static void cut_damage_sector(struct cut *cut, struct sim_inode *inode, uint64_t
     uint8_t sector[SIM_SECTOR_BYTES];
     uint64_t sectors = inode->durable_size / SIM_SECTOR_BYTES;
 
-    // Either what the heads wrote when the current went, or what lay there before the block was given
-    // to this file.
+    // Either what the heads wrote when the current went, or what lay there before the block was
+    // given to this file.
     if (sectors && sim_below(&cut->random, 3) == 0) {
         content_read(&inode->durable, sim_below(&cut->random, sectors) * SIM_SECTOR_BYTES, sector,
                      sizeof(sector));
@@ -103,8 +103,8 @@ static void cut_flights(struct cut *cut, struct sim *sim, struct sim_inode *inod
 {
     for (size_t i = 0; i < sim->flight_count; i++) {
         const struct sim_flight *flight = &sim->flights[i];
-        struct sim_change change = {.kind = SIM_CHANGE_DATA, .off = flight->off, .len = flight->len,
-                                    .blob = flight->blob};
+        struct sim_change change = {
+            .kind = SIM_CHANGE_DATA, .off = flight->off, .len = flight->len, .blob = flight->blob};
 
         if (flight->inode != inode || !flight->is_write)
             continue;

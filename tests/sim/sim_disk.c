@@ -11,7 +11,7 @@
 #include "tests/sim/sim_internal.h"
 
 #define SIM_CAPACITY_DEFAULT (UINT64_C(64) << 30)
-#define SIM_NOW_NS_DEFAULT (UINT64_C(1577836800) * 1000000000) // 2020-01-01
+#define SIM_NOW_NS_DEFAULT   (UINT64_C(1577836800) * 1000000000) // 2020-01-01
 
 // ---- numbers and memory ----
 
@@ -119,8 +119,8 @@ void sim_advance_ms(struct sim *sim, uint64_t ms)
     sim->ticks_ms += ms;
 }
 
-void sim_set_clock_hooks(struct sim *sim, uint64_t (*now_ns)(void *arg), uint64_t (*ticks_ms)(void *arg),
-                         void *arg)
+void sim_set_clock_hooks(struct sim *sim, uint64_t (*now_ns)(void *arg),
+                         uint64_t (*ticks_ms)(void *arg), void *arg)
 {
     sim->now_hook = now_ns;
     sim->ticks_hook = ticks_ms;

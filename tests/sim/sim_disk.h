@@ -2,26 +2,30 @@
 // A disk in memory with the failures of a real one: struct io_ops (base/io.h) for tests.
 //
 // What it models
-//   Each file has two states: what readers see, and what would survive a power cut. A write changes the first and
-//   joins the file's journal of unsynced changes (data, sizes, allocations); sync moves the journal into the second
-//   state. IO_OP_WRITE_DURABLE moves its own bytes (and the size of the file) at its completion. Until then
-//   its bytes are not visible, and may or may not be on the disk. Directory entries (create, rename,
-//   unlink, mkdir) have their own journal, emptied by sync_dir of every directory that an entry change concerns; syncing a
-//   file never makes its name durable.
+//   Each file has two states: what readers see, and what would survive a power cut. A write changes
+//   the first and joins the file's journal of unsynced changes (data, sizes, allocations); sync
+//   moves the journal into the second state. IO_OP_WRITE_DURABLE moves its own bytes (and the size
+//   of the file) at its completion. Until then its bytes are not visible, and may or may not be on
+//   the disk. Directory entries (create, rename, unlink, mkdir) have their own journal, emptied by
+//   sync_dir of every directory that an entry change concerns; syncing a file never makes its name
+//   durable.
 //
 // Crashes
-//   1. sim_crash_at() chooses an event. When it is reached, it happens not at all, in part, or wholly but without an
-//      answer; it and all later calls return -EIO (the disk is "dead"), operations under way finish with -EIO
-//      in the next reap, and so the engine unwinds.
-//   2. sim_power_cut() or sim_kill() turns the disk into what the next start finds, and revives it. To try several
+//   1. sim_crash_at() chooses an event. When it is reached, it happens not at all, in part, or
+//   wholly but without an
+//      answer; it and all later calls return -EIO (the disk is "dead"), operations under way finish
+//      with -EIO in the next reap, and so the engine unwinds.
+//   2. sim_power_cut() or sim_kill() turns the disk into what the next start finds, and revives it.
+//   To try several
 //      outcomes of one crash, cut clones.
-//   A test that wants every crash point of a run can instead clone from the event hook: the clone is
-//   the disk as it is before that event.
+//   A test that wants every crash point of a run can instead clone from the event hook: the clone
+//   is the disk as it is before that event.
 //
-// Rules that a real disk enforces less visibly are asserted: the buffer of an operation does not change while
-// it is under way. Writes to log files must be aligned, as with O_DIRECT.
+// Rules that a real disk enforces less visibly are asserted: the buffer of an operation does not
+// change while it is under way. Writes to log files must be aligned, as with O_DIRECT.
 //
-// One thread at a time uses a disk and its clones (they share pages). All is deterministic by the seeds.
+// One thread at a time uses a disk and its clones (they share pages). All is deterministic by the
+// seeds.
 #ifndef AF_TESTS_SIM_DISK_H
 #define AF_TESTS_SIM_DISK_H
 
@@ -32,10 +36,10 @@
 
 #include "base/io.h"
 
-#define SIM_PATH_BYTES 64 // longest path, with its terminator
+#define SIM_PATH_BYTES   64 // longest path, with its terminator
 #define SIM_SECTOR_BYTES 512
-#define SIM_NEVER UINT64_MAX
-#define SIM_FOREVER UINT64_MAX
+#define SIM_NEVER        UINT64_MAX
+#define SIM_FOREVER      UINT64_MAX
 
 struct sim;
 
@@ -46,9 +50,9 @@ struct sim *sim_create(uint64_t seed);
 // The interface; borrowed. io->read_only may be set, then changes are refused with -EROFS.
 // Its destroy() is sim_destroy().
 struct io *sim_io(struct sim *sim);
-// A deep copy that shares pages until they are written. It carries the state of the disk (operations under way
-// as bytes that may reach it), the clock, the random numbers and the capacity; but no open files, events, faults,
-// hooks or crash point, and it is not dead.
+// A deep copy that shares pages until they are written. It carries the state of the disk
+// (operations under way as bytes that may reach it), the clock, the random numbers and the
+// capacity; but no open files, events, faults, hooks or crash point, and it is not dead.
 struct sim *sim_clone(const struct sim *sim);
 // Files are closed before. Accepts NULL.
 void sim_destroy(struct sim *sim);
@@ -79,7 +83,7 @@ enum sim_call {
     SIM_CALL_COUNT
 };
 
-#define SIM_BIT(call) (UINT32_C(1) << (call))
+#define SIM_BIT(call)  (UINT32_C(1) << (call))
 #define SIM_ALL_EVENTS ((SIM_BIT(SIM_CALL_COUNT) - 1) & ~(SIM_BIT(SIM_CREATE) - 1))
 
 struct sim_event {
@@ -98,8 +102,8 @@ const struct sim_event *sim_event(const struct sim *sim, uint64_t index); // NUL
 void sim_dump_events(const struct sim *sim, FILE *to);
 // Marks the events that follow, for the dump; `tag` is borrowed.
 void sim_set_tag(struct sim *sim, const char *tag);
-// Called at each event before anything of it happened. May clone the disk and ask it things; must not
-// call its struct io.
+// Called at each event before anything of it happened. May clone the disk and ask it things; must
+// not call its struct io.
 void sim_set_event_hook(struct sim *sim, void (*hook)(void *arg, const struct sim_event *event),
                         void *arg);
 
@@ -107,7 +111,8 @@ void sim_set_event_hook(struct sim *sim, void (*hook)(void *arg, const struct si
 
 enum sim_crash_mode {
     SIM_CRASH_BEFORE,  // nothing of the event happens
-    SIM_CRASH_PARTIAL, // a seeded part of it: a write cut short, a sync that made some writes durable
+    SIM_CRASH_PARTIAL, // a seeded part of it: a write cut short, a sync that made some writes
+                       // durable
     SIM_CRASH_AFTER,   // all of it happens, but nobody is told
 };
 
@@ -119,21 +124,23 @@ bool sim_is_dead(const struct sim *sim);
 enum sim_cut_policy {
     SIM_CUT_DROP_ALL, // only what was synced survives
     SIM_CUT_KEEP_ALL, // everything survives
-    // Each write on its own is kept, dropped or torn by sectors, with odds drawn for each file. Sizes of a
-    // file: some number of its first changes. Entry changes: either some number of the first ones (a
-    // file system with a journal) or each on its own; an entry never names two files, and one whose
-    // directory is gone is gone.
+    // Each write on its own is kept, dropped or torn by sectors, with odds drawn for each file.
+    // Sizes of a file: some number of its first changes. Entry changes: either some number of the
+    // first ones (a file system with a journal) or each on its own; an entry never names two files,
+    // and one whose directory is gone is gone.
     SIM_CUT_RANDOM,
-    // As SIM_CUT_RANDOM; sectors of unsynced writes may also hold random bytes, or those of another sector.
+    // As SIM_CUT_RANDOM; sectors of unsynced writes may also hold random bytes, or those of another
+    // sector.
     SIM_CUT_GARBAGE,
 };
 
-// The power fails; the disk is what the next start finds. Open files become useless (-EIO; they must still be
-// closed), operations under way are forgotten without `done`, events, faults, tag, hook and crash point are
-// cleared, the disk is alive.
+// The power fails; the disk is what the next start finds. Open files become useless (-EIO; they
+// must still be closed), operations under way are forgotten without `done`, events, faults, tag,
+// hook and crash point are cleared, the disk is alive.
 void sim_power_cut(struct sim *sim, enum sim_cut_policy policy, uint64_t seed);
-// The process ends, the machine goes on: unsynced changes stay visible and stay unsynced. Of the operations
-// under way, each happened, in part or not (by the seed). The rest as with sim_power_cut().
+// The process ends, the machine goes on: unsynced changes stay visible and stay unsynced. Of the
+// operations under way, each happened, in part or not (by the seed). The rest as with
+// sim_power_cut().
 void sim_kill(struct sim *sim, uint64_t seed);
 
 // ---- faults ----
@@ -142,17 +149,19 @@ enum sim_fault_effect {
     SIM_FAULT_FAIL,    // nothing happens, the call returns the error
     SIM_FAULT_PARTIAL, // a part happens (a short write), the call returns the error
     SIM_FAULT_AFTER,   // all happens, and yet the call returns the error
-    // A sync (or a durable write) fails and leaves a clean-looking cache: what was unsynced stays visible, some of
-    // it may be on the disk, and the rest will never be, whatever is synced later; only writing it again helps.
+    // A sync (or a durable write) fails and leaves a clean-looking cache: what was unsynced stays
+    // visible, some of it may be on the disk, and the rest will never be, whatever is synced later;
+    // only writing it again helps.
     SIM_FAULT_LOST,
     SIM_FAULT_CORRUPT, // a read succeeds with a flipped bit; the disk itself is sound
-    SIM_FAULT_HOLD,    // with SIM_START_…: it starts, but does not finish before sim_release_held()
+    SIM_FAULT_HOLD, // with SIM_START_…: it starts, but does not finish before sim_release_held()
 };
 
 // Of the calls that match, `skip` pass, then `times` fail, then all pass.
 struct sim_fault {
-    uint32_t calls;   // SIM_BIT() of each
-    const char *path; // a pattern of fnmatch(3), copied; NULL: any. A rename matches by its old name
+    uint32_t calls; // SIM_BIT() of each
+    const char
+        *path; // a pattern of fnmatch(3), copied; NULL: any. A rename matches by its old name
     uint64_t skip;
     uint64_t times; // SIM_FOREVER
     enum sim_fault_effect effect;
@@ -162,17 +171,19 @@ struct sim_fault {
 // Returns the number of the fault, for sim_fault_hits().
 unsigned sim_fault_add(struct sim *sim, const struct sim_fault *fault);
 uint64_t sim_fault_hits(const struct sim *sim, unsigned fault); // how often it has acted
-void sim_faults_clear(struct sim *sim); // releases nothing that is held
+void sim_faults_clear(struct sim *sim);                         // releases nothing that is held
 void sim_release_held(struct sim *sim);
 
-// With `lazy`, io_reap(false) finishes a seeded choice of the operations under way, in any order, and io_reap(true)
-// at least one; otherwise (as created) each finishes all, in the order of their start. When all that is under way
-// is held, io_reap(true) answers -AF_E_WOULD_BLOCK instead of hanging the test.
+// With `lazy`, io_reap(false) finishes a seeded choice of the operations under way, in any order,
+// and io_reap(true) at least one; otherwise (as created) each finishes all, in the order of their
+// start. When all that is under way is held, io_reap(true) answers -AF_E_WOULD_BLOCK instead of
+// hanging the test.
 void sim_set_lazy(struct sim *sim, bool lazy);
 
 // ---- space and time ----
 
-// Bytes for the contents of files, in pages of 4096; writes and allocations that need more answer -ENOSPC.
+// Bytes for the contents of files, in pages of 4096; writes and allocations that need more answer
+// -ENOSPC.
 void sim_set_capacity(struct sim *sim, uint64_t bytes);
 uint64_t sim_used_bytes(const struct sim *sim);
 // The clock stands still but for this. Created at 2020-01-01, 1 s after the start.
@@ -180,8 +191,8 @@ void sim_set_now_ns(struct sim *sim, uint64_t now_ns);
 void sim_set_ticks_ms(struct sim *sim, uint64_t ticks_ms);
 void sim_advance_ms(struct sim *sim, uint64_t ms); // both
 // Hooks in the place of the above; NULL for none.
-void sim_set_clock_hooks(struct sim *sim, uint64_t (*now_ns)(void *arg), uint64_t (*ticks_ms)(void *arg),
-                         void *arg);
+void sim_set_clock_hooks(struct sim *sim, uint64_t (*now_ns)(void *arg),
+                         uint64_t (*ticks_ms)(void *arg), void *arg);
 void sim_set_random_hook(struct sim *sim, uint64_t (*random)(void *arg), void *arg);
 
 // ---- looking and damaging; no events, and durable at once ----
@@ -189,9 +200,11 @@ void sim_set_random_hook(struct sim *sim, uint64_t (*random)(void *arg), void *a
 bool sim_exists(const struct sim *sim, const char *path);
 int sim_file_size(const struct sim *sim, const char *path, uint64_t *ret_bytes) AF_NODISCARD;
 // As readers see it. All but _put_file: -ENOENT when there is no such file.
-int sim_read_raw(const struct sim *sim, const char *path, uint64_t off, void *bytes, size_t len) AF_NODISCARD;
+int sim_read_raw(const struct sim *sim, const char *path, uint64_t off, void *bytes,
+                 size_t len) AF_NODISCARD;
 // Overwrites inside the file (-EINVAL beyond its end).
-int sim_write_raw(struct sim *sim, const char *path, uint64_t off, const void *bytes, size_t len) AF_NODISCARD;
+int sim_write_raw(struct sim *sim, const char *path, uint64_t off, const void *bytes,
+                  size_t len) AF_NODISCARD;
 int sim_flip_bits(struct sim *sim, const char *path, uint64_t off, uint8_t mask) AF_NODISCARD;
 int sim_truncate_raw(struct sim *sim, const char *path, uint64_t bytes) AF_NODISCARD;
 int sim_remove_raw(struct sim *sim, const char *path) AF_NODISCARD;
@@ -201,8 +214,8 @@ void sim_put_file(struct sim *sim, const char *path, const void *bytes, size_t l
 void sim_each_path(const struct sim *sim, void (*each)(void *arg, const char *path, bool is_dir),
                    void *arg);
 
-// A number for the complete state: names, bytes, sizes and allocation, visible and durable, and what is
-// unsynced. Equal before and after means that nothing was changed.
+// A number for the complete state: names, bytes, sizes and allocation, visible and durable, and
+// what is unsynced. Equal before and after means that nothing was changed.
 uint64_t sim_hash(const struct sim *sim);
 // What readers see, as real files below the existing directory `dir`, for inspection.
 int sim_export(const struct sim *sim, const char *dir) AF_NODISCARD;

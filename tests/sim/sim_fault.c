@@ -185,8 +185,12 @@ struct sim_fate sim_decide(struct sim *sim, enum sim_call call, const char *path
 
         sim_grow(&sim->events, &sim->event_cap, sim->event_count, sizeof(*event));
         event = &sim->events[sim->event_count];
-        *event = (struct sim_event){.index = sim->event_count, .call = call, .off = off, .len = len,
-                                    .tag = sim->tag, .caller = caller};
+        *event = (struct sim_event){.index = sim->event_count,
+                                    .call = call,
+                                    .off = off,
+                                    .len = len,
+                                    .tag = sim->tag,
+                                    .caller = caller};
         sim_path_copy(event->path, path);
         sim->event_count++;
         if (sim->event_hook)
@@ -196,7 +200,8 @@ struct sim_fate sim_decide(struct sim *sim, enum sim_call call, const char *path
         if (sim->event_count - 1 == sim->crash_at)
             return crash_fate(sim);
     }
-    // Every fault counts the call, so that several can be set on the same calls; the first one acts.
+    // Every fault counts the call, so that several can be set on the same calls; the first one
+    // acts.
     for (unsigned i = 0; i < sim->fault_count; i++) {
         if (fault_acts(&sim->faults[i], call, path) && !decided) {
             sim->faults[i].hits++;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Contents of files on the simulated disk: the visible bytes, the durable ones, the changes between.
+// Contents of files on the simulated disk: the visible bytes, the durable ones, the changes
+// between.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,8 +39,8 @@ void sim_blob_put(struct sim_blob *blob)
 
 // ---- the journal of a file ----
 
-struct sim_change *sim_change_add(struct sim *sim, struct sim_inode *inode, enum sim_change_kind kind,
-                                  uint64_t off, uint64_t len)
+struct sim_change *sim_change_add(struct sim *sim, struct sim_inode *inode,
+                                  enum sim_change_kind kind, uint64_t off, uint64_t len)
 {
     struct sim_change *change;
 
@@ -56,7 +57,8 @@ void sim_changes_clear(struct sim_inode *inode)
     inode->change_count = 0;
 }
 
-// Splits a change that reaches beyond `end`: what lies behind becomes a change of its own, after it.
+// Splits a change that reaches beyond `end`: what lies behind becomes a change of its own, after
+// it.
 static void change_split(struct sim_inode *inode, size_t index, uint64_t end)
 {
     struct sim_change *change, rest;
@@ -109,8 +111,8 @@ void sim_durable_change(struct sim_inode *inode, const struct sim_change *change
                       change->len);
         break;
     case SIM_CHANGE_SIZE:
-        // `len` is the size before. Bytes beyond the durable size can be there already, when a write
-        // was made durable before the size was.
+        // `len` is the size before. Bytes beyond the durable size can be there already, when a
+        // write was made durable before the size was.
         if (change->off < change->len)
             content_truncate(&inode->durable, change->off);
         inode->durable_size = change->off;
@@ -140,8 +142,8 @@ static bool sim_has_room(const struct sim *sim, const struct sim_inode *inode, u
 }
 
 // Takes over the reference to `blob`.
-static int sim_cache_blob(struct sim *sim, struct sim_inode *inode, uint64_t off, struct sim_blob *blob,
-                          uint64_t len)
+static int sim_cache_blob(struct sim *sim, struct sim_inode *inode, uint64_t off,
+                          struct sim_blob *blob, uint64_t len)
 {
     struct sim_change *change;
 
@@ -255,9 +257,10 @@ int sim_start_writeback(struct io_file *f, uint64_t off, uint64_t len)
 
     if (f->io->read_only || !file->inode)
         return f->io->read_only ? -EROFS : -EIO;
-    // A hint that promises nothing does nothing: whether unsynced bytes reach the disk is for the power
-    // cut to decide.
-    return sim_decide(file->sim, SIM_WRITEBACK, f->path, off, len, __builtin_return_address(0)).result;
+    // A hint that promises nothing does nothing: whether unsynced bytes reach the disk is for the
+    // power cut to decide.
+    return sim_decide(file->sim, SIM_WRITEBACK, f->path, off, len, __builtin_return_address(0))
+        .result;
 }
 
 int sim_size(struct io_file *f, uint64_t *ret_bytes)

@@ -19,8 +19,8 @@ enum sim_change_kind { SIM_CHANGE_DATA, SIM_CHANGE_SIZE, SIM_CHANGE_ALLOCATE };
 // One unsynced change of a file.
 struct sim_change {
     enum sim_change_kind kind;
-    uint64_t seq;  // order of all changes of the disk
-    uint64_t off;  // of SIZE: the new size
+    uint64_t seq; // order of all changes of the disk
+    uint64_t off; // of SIZE: the new size
     uint64_t len;
     struct sim_blob *blob; // of DATA, from blob_off on
     uint64_t blob_off;
@@ -58,7 +58,8 @@ struct sim_name_change {
     bool path_synced, to_synced;
 };
 
-// An operation that was started. Without `op` nobody waits for it, but its bytes may reach the disk.
+// An operation that was started. Without `op` nobody waits for it, but its bytes may reach the
+// disk.
 struct sim_flight {
     struct io_async *op;
     struct sim_inode *inode;
@@ -119,8 +120,14 @@ struct sim {
     void *random_arg;
 };
 
-static inline struct sim *sim_of(struct io *io) { return (struct sim *)io; }
-static inline struct sim_file *sim_file_of(struct io_file *f) { return (struct sim_file *)f; }
+static inline struct sim *sim_of(struct io *io)
+{
+    return (struct sim *)io;
+}
+static inline struct sim_file *sim_file_of(struct io_file *f)
+{
+    return (struct sim_file *)f;
+}
 
 // ---- sim_fault.c ----
 
@@ -128,7 +135,7 @@ static inline struct sim_file *sim_file_of(struct io_file *f) { return (struct s
 enum sim_extent { SIM_DO_NOTHING, SIM_DO_PART, SIM_DO_ALL, SIM_DO_LOSE };
 struct sim_fate {
     enum sim_extent extent;
-    int result; // what the call returns when what it does succeeds
+    int result;   // what the call returns when what it does succeeds
     bool corrupt; // reads
     bool hold;    // starts
 };
@@ -175,8 +182,8 @@ int sim_list(struct io *io, const char *path, int (*each)(void *arg, const char 
 struct sim_blob *sim_blob_new(const void *bytes, uint64_t len);
 struct sim_blob *sim_blob_get(struct sim_blob *blob);
 void sim_blob_put(struct sim_blob *blob);
-struct sim_change *sim_change_add(struct sim *sim, struct sim_inode *inode, enum sim_change_kind kind,
-                                  uint64_t off, uint64_t len);
+struct sim_change *sim_change_add(struct sim *sim, struct sim_inode *inode,
+                                  enum sim_change_kind kind, uint64_t off, uint64_t len);
 // Takes the range out of the first `count` data changes: something newer there is durable.
 void sim_changes_cover(struct sim_inode *inode, size_t count, uint64_t off, uint64_t len);
 void sim_changes_clear(struct sim_inode *inode);
@@ -198,6 +205,7 @@ int sim_truncate(struct io_file *f, uint64_t bytes);
 int sim_start(struct io *io, struct io_async *op);
 int sim_reap(struct io *io, bool wait);
 // Makes the unsynced changes up to `seq` durable, all of them or a part.
-void sim_sync_changes(struct sim *sim, struct sim_inode *inode, uint64_t seq, enum sim_extent extent);
+void sim_sync_changes(struct sim *sim, struct sim_inode *inode, uint64_t seq,
+                      enum sim_extent extent);
 
 #endif

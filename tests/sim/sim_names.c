@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Directory entries of the simulated disk: what readers see, what is durable, and the changes between.
+// Directory entries of the simulated disk: what readers see, what is durable, and the changes
+// between.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +47,8 @@ void sim_names_drop(struct sim_names *names, const char *path, const struct sim_
     }
 }
 
-// Works on any table, also where an earlier change was lost: the file that a kept change names is there.
+// Works on any table, also where an earlier change was lost: the file that a kept change names is
+// there.
 void sim_name_change_apply(struct sim_names *names, const struct sim_name_change *change)
 {
     switch (change->kind) {
@@ -182,7 +184,8 @@ static void sim_name_change(struct sim *sim, enum sim_name_kind kind, struct sim
     sim->name_changes[sim->name_change_count++] = change;
 }
 
-// Whether a change of one entry happens: wholly, or in part, which for an entry is a throw of the coin.
+// Whether a change of one entry happens: wholly, or in part, which for an entry is a throw of the
+// coin.
 static bool sim_happens(struct sim *sim, enum sim_extent extent)
 {
     return extent == SIM_DO_ALL || (extent == SIM_DO_PART && sim_below(&sim->choices, 2));
@@ -227,7 +230,8 @@ int sim_open_file(struct io *io, const char *path, unsigned flags, struct io_fil
     if (io->read_only && (flags & (IO_WRITE | IO_CREATE)))
         return -EROFS;
     creates = !inode && (flags & IO_CREATE) && sim_parent_exists(&sim->names, path);
-    fate = sim_decide(sim, creates ? SIM_CREATE : SIM_OPEN, path, 0, 0, __builtin_return_address(0));
+    fate =
+        sim_decide(sim, creates ? SIM_CREATE : SIM_OPEN, path, 0, 0, __builtin_return_address(0));
     if (creates && sim_happens(sim, fate.extent)) {
         inode = sim_inode_new(sim, false);
         sim_name_change(sim, SIM_NAME_LINK, inode, path, NULL);

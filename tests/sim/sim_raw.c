@@ -6,9 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/check.h"
+#include "base/checksum.h"
 #include "tests/sim/sim_internal.h"
 
 static struct sim_inode *raw_file(const struct sim *sim, const char *path)
@@ -76,7 +76,8 @@ int sim_truncate_raw(struct sim *sim, const char *path, uint64_t bytes)
 
     if (!inode)
         return -ENOENT;
-    // All that readers saw becomes durable at its new size, which is simpler than to cut the journal.
+    // All that readers saw becomes durable at its new size, which is simpler than to cut the
+    // journal.
     sim_changes_clear(inode);
     content_truncate(&inode->content, bytes);
     content_free(&inode->durable);
@@ -130,7 +131,7 @@ void sim_each_path(const struct sim *sim, void (*each)(void *arg, const char *pa
 
 static uint64_t hash_text(const char *text, uint64_t seed)
 {
-    return XXH3_64bits_withSeed(text, strlen(text), seed);
+    return checksum(CSUM_NAME, seed, text, strlen(text));
 }
 
 static uint64_t hash_inode(const struct sim_inode *inode)
@@ -146,7 +147,7 @@ static uint64_t hash_inode(const struct sim_inode *inode)
         sum = sim_mix(sum, change->off);
         sum = sim_mix(sum, change->len);
         if (change->blob)
-            sum = XXH3_64bits_withSeed(change->blob->bytes + change->blob_off, change->len, sum);
+            sum = checksum(CSUM_DATA, sum, change->blob->bytes + change->blob_off, change->len);
     }
     return sum;
 }
@@ -157,7 +158,8 @@ static uint64_t hash_names(const struct sim_names *names, uint64_t seed)
 
     // A sum, so that the order of the table does not matter.
     for (size_t i = 0; i < names->count; i++)
-        sum += sim_mix(hash_text(names->entries[i].path, seed), hash_inode(names->entries[i].inode));
+        sum +=
+            sim_mix(hash_text(names->entries[i].path, seed), hash_inode(names->entries[i].inode));
     return sum;
 }
 
@@ -174,8 +176,8 @@ uint64_t sim_hash(const struct sim *sim)
     }
     for (size_t i = 0; i < sim->flight_count; i++) {
         if (sim->flights[i].is_write)
-            sum = XXH3_64bits_withSeed(sim->flights[i].blob->bytes, sim->flights[i].len,
-                                       sim_mix(sum, sim->flights[i].off));
+            sum = checksum(CSUM_DATA, sim_mix(sum, sim->flights[i].off),
+                           sim->flights[i].blob->bytes, sim->flights[i].len);
     }
     return sum;
 }

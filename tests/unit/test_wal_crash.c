@@ -136,7 +136,7 @@ static uint64_t run(struct rig *rig, struct promise *promise, uint64_t crash_at,
     *promise = (struct promise){.start = rig->start};
     bool whole = workload(rig, promise);
     assert_int_equal(whole, !sim_is_dead(rig->sim));
-    assert_int_equal(rig->failures, 0 + (rig->failures != 0));
+    assert_true(rig->failures <= 1);
     uint64_t events = sim_event_count(rig->sim) - first;
     wal_close(rig->wal);
     rig->wal = NULL;
@@ -204,6 +204,7 @@ static void test_every_fault_is_loud_or_harmless(void **state)
             unsigned id = sim_fault_add(rig.sim, &fault);
             promise = (struct promise){.start = rig.start};
             bool whole = workload(&rig, &promise);
+            wal_tick(rig.wal); // what a kick has met is told here
             struct wal_stats stats;
             wal_get_stats(rig.wal, &stats);
             hit = sim_fault_hits(rig.sim, id) > 0;

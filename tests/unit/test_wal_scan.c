@@ -305,7 +305,7 @@ static void forge(struct rig *rig, uint64_t off, uint64_t lsn, uint64_t prev_che
     assert_int_equal(sim_write_raw(rig->sim, "wal/0000000000000001.seg", off, block, WAL_RECORD_HEADER), 0);
 }
 
-static void test_whole_record_in_the_wrong_place_is_damage(void **state)
+static void test_whole_record_that_nobody_wrote_is_damage(void **state)
 {
     struct rig *rig = *state;
     struct wal_scan_result result;
@@ -323,13 +323,13 @@ static void test_whole_record_in_the_wrong_place_is_damage(void **state)
         bool damage_behind, damage_next;
     } cases[] = {
         {2, 0, 1, 0, false, false}, // the right one, right behind; elsewhere part of a torn group
-        {2, 0, 1, 1, true, false},  // a group starts at a block
-        {3, 0, 1, 0, true, false},
-        {3, 0, 1, 1, true, true},
-        {2, 1, 1, 1, true, true},
+        {2, 0, 1, 1, false, false}, // a group starts at a block; its first sector may have a copy
+        {1, 0, 1, 0, false, false}, // a copy of an earlier one
+        {3, 0, 1, 1, false, false}, // of a later one of the torn group
+        {2, 1, 1, 1, true, true},   // nobody has written that
         {2, 0, 4, 1, true, true},
         {2, 0, 1, 3, true, true},
-        {2, 0, 0, 0, true, false},
+        {2, 0, 0, 0, true, true},
     };
 
     for (size_t i = 0; i < AF_ARRAY_LEN(cases); i++) {
@@ -615,7 +615,7 @@ int main(void)
         TEST(test_damage_is_proven_by_a_later_segment),
         TEST(test_damaged_header_of_the_first_segment),
         TEST(test_end_before_the_cut_is_damage),
-        TEST(test_whole_record_in_the_wrong_place_is_damage),
+        TEST(test_whole_record_that_nobody_wrote_is_damage),
         TEST(test_missing_and_short_segments),
         TEST(test_segment_missing_behind_an_unused_one),
         TEST(test_io_error_is_no_end),

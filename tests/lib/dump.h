@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+// The canonical form of a tree of files: one line of text for each inode and one for each name, so that two trees are
+// equal if and only if their lines are. The hash of a tree is the sum of the hashes of its lines; a model
+// keeps it up to date line by line.
+#ifndef AF_TESTS_DUMP_H
+#define AF_TESTS_DUMP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "store/store.h"
+
+#define DUMP_LINE_BYTES 640
+
+struct dump {
+    char **lines;
+    size_t count, cap;
+    uint64_t hash;
+};
+
+void dump_free(struct dump *d); // leaves it empty, as a zeroed one is
+void dump_add(struct dump *d, const char *line);
+uint64_t dump_line_hash(const char *line);
+// Prints what only one of them holds, at most `max` lines of each. Sorts both.
+void dump_diff(struct dump *a, const char *a_name, struct dump *b, const char *b_name, size_t max, FILE *to);
+
+// The line of an inode. `content`: filebytes sum (files); `xattrs`: sum of dump_xattr_sum(); `target`: symlinks.
+void dump_inode_line(char line[DUMP_LINE_BYTES], const struct store_attr *attr, uint64_t parent, uint64_t content,
+                     uint64_t xattrs, const char *target);
+void dump_name_line(char line[DUMP_LINE_BYTES], uint64_t parent, const char *name, uint64_t ino, uint32_t mode);
+uint64_t dump_xattr_sum(const char *name, const void *value, size_t len);
+
+// A store through its interface, as readers see it: everything that can be reached from the root. 0, or the error of the
+// call that failed, with its place in `where`. Listings are compared with lookups on the way.
+int dump_store(struct store *s, struct dump *ret, char where[256]);
+
+// The same walk for others: `inode` once for each inode, `name` for each entry (its parent's inode came before,
+// its own may come after). NULL: not wanted.
+struct dump_visitor {
+    void (*inode)(void *arg, const struct store_attr *attr, uint64_t parent);
+    void (*name)(void *arg, uint64_t parent, const char *name, const struct store_attr *attr);
+    void *arg;
+};
+int dump_walk(struct store *s, const struct dump_visitor *v, char where[256]);
+
+#endif

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+// The engine of a test.
+#include "tests/lib/fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/err.h"
+#include "tests/lib/rng.h"
+
+#define CACHE_BYTES (UINT64_C(1) << 20)
+#define LOG_BYTES (UINT64_C(512) << 10)
+#define PENDING_BYTES (UINT64_C(1) << 20)
+
+uint64_t env_number(const char *name, uint64_t otherwise)
+{
+    char full[64];
+    const char *text;
+
+    snprintf(full, sizeof(full), "AEROFS_TEST_%s", name);
+    text = getenv(full);
+    if (!text)
+        text = getenv(name);
+    if (text && strcmp(text, "all") == 0)
+        return 0;
+    return text && *text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+static void listen(void *arg, enum message_level level, const char *text)
+{
+    struct fixture *fx = arg;
+    size_t len = strlen(fx->said);
+
+    if (level == MESSAGE_ERROR)
+        fx->errors++;
+    if (len + strlen(text) + 2 > sizeof(fx->said)) {
+        memmove(fx->said, fx->said + len / 2, len - len / 2 + 1);
+        len = strlen(fx->said);
+    }
+    snprintf(fx->said + len, sizeof(fx->said) - len, "%s\n", text);
+}
+
+void fixture_init(struct fixture *fx, uint64_t seed)
+{
+    const struct engine_options options = {
+        .cache_bytes = CACHE_BYTES,
+        .log_bytes = LOG_BYTES,
+        .pending_bytes = PENDING_BYTES,
+    };
+
+    fixture_adopt(fx, sim_create(seed), &options);
+}
+
+void fixture_adopt(struct fixture *fx, struct sim *sim, const struct engine_options *options)
+{
+    *fx = (struct fixture){.sim = sim, .options = *options};
+    fx->options.sink = (struct message_sink){.emit = listen, .arg = fx};
+}
+
+void fixture_free(struct fixture *fx)
+{
+    fixture_abandon(fx);
+    sim_destroy(fx->sim);
+    fx->sim = NULL;
+}
+
+int fixture_create(struct fixture *fx)
+{
+    const struct store_cred cred = {.uid = 1000, .gid = 1000};
+
+    return engine_create(sim_io(fx->sim), &fx->options, &cred);
+}
+
+int fixture_open(struct fixture *fx)
+{
+    AF_ASSERT(!fx->engine);
+    int err = engine_open(sim_io(fx->sim), &fx->options, &fx->engine, fx->refusal, sizeof(fx->refusal));
+
+    fx->store = err == 0 ? engine_store(fx->engine) : NULL;
+    if (err < 0)
+        fx->engine = NULL;
+    return err;
+}
+
+int fixture_close(struct fixture *fx)
+{
+    int err = engine_close(fx->engine);
+
+    fx->engine = NULL;
+    fx->store = NULL;
+    return err;
+}
+
+void fixture_abandon(struct fixture *fx)
+{
+    if (fx->engine)
+        engine_abandon(fx->engine);
+    fx->engine = NULL;
+    fx->store = NULL;
+}
+
+// The clone is the disk with what is under way; the engine then unwinds on the old one, which nobody looks at again.
+static void leave(struct fixture *fx)
+{
+    struct sim *left = sim_clone(fx->sim);
+
+    fixture_abandon(fx);
+    sim_destroy(fx->sim);
+    fx->sim = left;
+}
+
+void fixture_kill(struct fixture *fx, uint64_t seed)
+{
+    leave(fx);
+    sim_kill(fx->sim, seed);
+}
+
+void fixture_power_cut(struct fixture *fx, enum sim_cut_policy policy, uint64_t seed)
+{
+    leave(fx);
+    sim_power_cut(fx->sim, policy, seed);
+}
+
+// ---- waiting ----
+
+struct waiting {
+    struct wal_waiter w;
+    bool done;
+    int result;
+};
+
+static void waited(struct wal_waiter *w, int result)
+{
+    struct waiting *me = AF_CONTAINER_OF(w, struct waiting, w);
+
+    me->done = true;
+    me->result = result;
+}
+
+static int wait_for(struct fixture *fx, struct waiting *me, int err)
+{
+    if (err != 0)
+        return err == 1 ? 0 : err;
+    store_kick(fx->store);
+    while (!me->done) {
+        int ran = wal_pump(engine_wal(fx->engine), true);
+
+        AF_ASSERT(ran != 0 || me->done); // else it would wait for ever
+        if (ran < 0 && !me->done)
+            return ran;
+    }
+    return me->result;
+}
+
+int fixture_fsync(struct fixture *fx, uint64_t ino)
+{
+    struct waiting me = {.w.done = waited};
+
+    return wait_for(fx, &me, store_fsync(fx->store, STORE_BLOCK, ino, &me.w));
+}
+
+int fixture_sync(struct fixture *fx)
+{
+    struct waiting me = {.w.done = waited};
+
+    return wait_for(fx, &me, store_sync(fx->store, &me.w));
+}
+
+// ---- verification ----
+
+struct findings {
+    char *text;
+    size_t size;
+};
+
+static void note_finding(void *arg, const struct verify_finding *f)
+{
+    struct findings *n = arg;
+    size_t len = strlen(n->text);
+
+    if (f->severity == VERIFY_DAMAGE && len < n->size)
+        snprintf(n->text + len, n->size - len, "%s%s (%s, block %llu, inode %llu, offset %llu)", len ? "; " : "",
+                 f->text, err_name(f->code), (unsigned long long)f->address, (unsigned long long)f->ino,
+                 (unsigned long long)f->off);
+}
+
+int64_t verify_text(struct sim *sim, char *text, size_t size)
+{
+    struct findings n = {.text = text, .size = size};
+    const struct verify_options options = {.finding = note_finding, .arg = &n};
+    struct io *io = sim_io(sim);
+    bool read_only = io->read_only;
+    struct verify_result result;
+
+    text[0] = 0;
+    int err = verify_image(io, &options, &result);
+
+    io->read_only = read_only;
+    return err < 0 ? err : (int64_t)result.damage;
+}
