@@ -186,6 +186,44 @@ static struct wal_start new_epoch(const struct recovery *r)
     return start;
 }
 
+// The file is there at full length. It is synced: it may come from a run that was killed before it
+// had done so.
+static int sync_segment(struct io *io, uint64_t segment, uint64_t bytes)
+{
+    struct io_file *file;
+    uint64_t size = 0;
+    char path[32];
+
+    wal_segment_path(segment, path);
+    int err = io_file_open(io, path, IO_WRITE, &file);
+    if (err < 0)
+        return err;
+    err = io_size(file, &size);
+    if (err == 0)
+        err = size == bytes ? io_sync(file) : -AF_E_IO_SHORT;
+    io_file_close(file);
+    return err;
+}
+
+// r2. The standby segments of the old epoch will do where they are whole: nothing of theirs will be
+// read, and a host without room can be mounted. Otherwise new ones are made above every number
+// seen; what is there stays, since until r3 is published the old epoch's log still needs its
+// successor.
+static int prepare_segments(struct recovery *r, struct checkpoint *c)
+{
+    struct wal_start *start = &c->start;
+    int err = sync_segment(c->io, start->log_segment, start->segment_bytes);
+
+    if (err == 0)
+        err = sync_segment(c->io, start->log_segment + 1, start->segment_bytes);
+    if (err == 0)
+        return c->io->ops->sync_dir(c->io, "wal");
+    if (err != -ENOENT && err != -AF_E_IO_SHORT)
+        return err;
+    start->log_segment = AF_MAX(r->x.scan.highest_segment, start->log_segment) + 1;
+    return wal_create_segments(c->io, start);
+}
+
 // The publisher goes on from the chosen superblock; the copy owns its references.
 static int adopt_superblock(struct recovery *r, struct checkpoint *c)
 {
@@ -213,7 +251,7 @@ int recovery_restart(struct recovery *r, struct checkpoint *c, const struct wal_
     err = restore_superblock(r, c); // r1
     if (err < 0)
         return refuse_write(r, err, "write the file 'superblock'");
-    err = wal_create_segments(c->io, &c->start); // r2
+    err = prepare_segments(r, c); // r2
     if (err < 0)
         return refuse_write(r, err, "make log segments in 'wal'");
     err = wal_open(wal_config, &c->start, &c->wal);

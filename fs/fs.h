@@ -28,12 +28,13 @@ struct fs_options {
     void *arg;
 };
 
-// Mounts. Nothing is answered before fs_run(). On failure `message_text` (at least 512 bytes) says why.
+// Mounts. Nothing is answered before fs_run(). On failure `message_text` (at least 512 bytes) says
+// why.
 int fs_mount(const struct fs_options *options, struct fs **ret_fs, char *message_text,
              size_t message_size) AF_NODISCARD;
-// Serves until the file system is unmounted, or SIGTERM or SIGINT arrives, which unmount it. The caller has
-// blocked both signals before it started any thread. On return every request that was read has been answered
-// and no thread is left. 0, or the error that ended it.
+// Serves until the file system is unmounted, or SIGTERM or SIGINT arrives, which unmount it. The
+// caller has blocked both signals before it started any thread. On return every request that was
+// read has been answered and no thread is left. 0, or the error that ended it.
 int fs_run(struct fs *fs) AF_NODISCARD;
 // Detaches the mount if it is still there and frees everything. NULL ok.
 void fs_unmount(struct fs *fs);

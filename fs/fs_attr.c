@@ -72,7 +72,8 @@ static unsigned set_from_fuse(int to_set)
     return set;
 }
 
-void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
+void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
+                   struct fuse_file_info *fi)
 {
     struct fs *fs = fs_enter(req);
     struct store_attr attr = {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-// `.aerofs` in the root: answers to its name but is not listed, so that copies and deletions of everything never meet it.
-// What it holds is text made when a file is opened. Its inodes are synthetic; their node ids lie in a view of their own.
+// `.aerofs` in the root: answers to its name but is not listed, so that copies and deletions of
+// everything never meet it. What it holds is text made when a file is opened. Its inodes are
+// synthetic; their node ids lie in a view of their own.
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,10 +40,11 @@ static void make_damage(struct fs *fs, struct buf *out)
     }
     size_t count = store_get_damage(fs->store, damage, STORE_DAMAGE_MAX);
     for (size_t i = 0; i < count; i++)
-        buf_printf(out, "%s inode=%llu offset=%llu address=%llu count=%llu %.*s\n", err_name(damage[i].code),
-                   (unsigned long long)damage[i].ino, (unsigned long long)damage[i].off,
-                   (unsigned long long)damage[i].address, (unsigned long long)damage[i].count,
-                   (int)sizeof(damage[i].text), damage[i].text);
+        buf_printf(out, "%s inode=%llu offset=%llu address=%llu count=%llu %.*s\n",
+                   err_name(damage[i].code), (unsigned long long)damage[i].ino,
+                   (unsigned long long)damage[i].off, (unsigned long long)damage[i].address,
+                   (unsigned long long)damage[i].count, (int)sizeof(damage[i].text),
+                   damage[i].text);
     free(damage);
 }
 
@@ -71,8 +74,8 @@ bool fs_is_control_name(fuse_ino_t parent, const char *name)
     return fs_is_control(parent) || (parent == INO_ROOT && strcmp(name, FS_CONTROL_NAME) == 0);
 }
 
-// Owned by the owner of the root, readable like the rest: who may enter the mount may see how it fares. The size is 0, as in
-// /proc: the text is made at open.
+// Owned by the owner of the root, readable like the rest: who may enter the mount may see how it
+// fares. The size is 0, as in /proc: the text is made at open.
 static int control_attr(struct fs *fs, fuse_ino_t ino, struct store_attr *ret_attr)
 {
     struct store_attr attr;
@@ -144,8 +147,11 @@ void fs_control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, 
     // Cookie n continues with the n-th entry.
     for (uint64_t i = (uint64_t)off; i < entries && !full; i++) {
         const char *name = i == 0 ? "." : i == 1 ? ".." : control_files[i - 2].name;
-        uint64_t number = i == 0 ? ino : i == 1 ? INO_ROOT : FS_CONTROL_INO(control_files[i - 2].number);
-        full = fs_listing_add(&listing, name, strlen(name), number, i < 2 ? S_IFDIR : S_IFREG, NULL, i + 1);
+        uint64_t number = i == 0   ? ino
+                          : i == 1 ? INO_ROOT
+                                   : FS_CONTROL_INO(control_files[i - 2].number);
+        full = fs_listing_add(&listing, name, strlen(name), number, i < 2 ? S_IFDIR : S_IFREG, NULL,
+                              i + 1);
     }
     fs_reply_bytes(req, listing.bytes, listing.used);
 }
@@ -155,9 +161,14 @@ void fs_control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct fs *fs = fuse_req_userdata(req);
     const struct control_file *file = file_by_ino(ino);
     struct buf *text = file ? calloc(1, sizeof(*text)) : NULL;
+    int r = !file ? -ENOENT : !text ? -ENOMEM : 0;
 
-    if (!text) {
-        fs_reply_result(req, ino, file ? -ENOMEM : -ENOENT);
+    // The mode does not keep root from trying.
+    if (r == 0 && (fi->flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY)
+        r = -EPERM;
+    if (r) {
+        free(text);
+        fs_reply_result(req, ino, r);
         return;
     }
     buf_init(text);

@@ -20,7 +20,8 @@ int fs_listing_add(void *listing, const char *name, size_t name_len, uint64_t in
     text[name_len] = '\0';
     if (l->plus) {
         struct fuse_entry_param entry = {.attr = {.st_ino = ino, .st_mode = mode}};
-        // Number 0 says: look it up when it is needed. The kernel wants no attributes of "." and "..".
+        // Number 0 says: look it up when it is needed. The kernel wants no attributes of "." and
+        // "..".
         if (attr && strcmp(text, ".") != 0 && strcmp(text, "..") != 0)
             fs_entry(attr, &entry);
         need = fuse_add_direntry_plus(l->req, l->bytes + l->used, l->size - l->used, text, &entry,
@@ -60,13 +61,15 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
         fs_reply_bytes(req, listing.bytes, listing.used);
 }
 
-void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                   struct fuse_file_info *fi)
 {
     (void)fi;
     list(req, ino, size, off, false);
 }
 
-void fs_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+void fs_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                       struct fuse_file_info *fi)
 {
     (void)fi;
     list(req, ino, size, off, true);
@@ -76,8 +79,8 @@ void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_enter(req);
 
-    // There is nothing to open. Where the kernel knows how, it sends neither this nor the release from now on, and keeps
-    // listings; otherwise it is told the same for this one.
+    // There is nothing to open. Where the kernel knows how, it sends neither this nor the release
+    // from now on, and keeps listings; otherwise it is told the same for this one.
     if (fs->skip_opendir) {
         fs_reply_result(req, ino, -ENOSYS);
         return;

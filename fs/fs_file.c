@@ -14,9 +14,9 @@ struct store_file *fs_file(const struct fuse_file_info *fi)
     return (struct store_file *)(uintptr_t)fi->fh;
 }
 
-// What the kernel is told of an opened file. keep_cache: only this mount changes the file, so the pages that the kernel has of it
-// are right. noflush: close(2) completes nothing (the last one does, with RELEASE), so a FLUSH for each would
-// be a round trip for nothing.
+// What the kernel is told of an opened file. keep_cache: only this mount changes the file, so the
+// pages that the kernel has of it are right. noflush: close(2) completes nothing (the last one
+// does, with RELEASE), so a FLUSH for each would be a round trip for nothing.
 static void fill_open(struct fuse_file_info *fi, struct store_file *file)
 {
     fi->fh = (uint64_t)(uintptr_t)file;
@@ -26,8 +26,8 @@ static void fill_open(struct fuse_file_info *fi, struct store_file *file)
 #endif
 }
 
-// The kernel did not take the handle: the connection is gone and no release will come. If the store would have to wait
-// now, closing the engine does it.
+// The kernel did not take the handle: the connection is gone and no release will come. If the store
+// would have to wait now, closing the engine does it.
 static void drop_unused(struct fs *fs, struct store_file *file)
 {
     int r = store_release(fs->store, STORE_NONBLOCK, file);
@@ -63,8 +63,9 @@ void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
         drop_unused(fs, file);
 }
 
-// Truncation by someone unprivileged clears set-id bits, as open(2) does elsewhere; with ATOMIC_O_TRUNC the kernel
-// leaves that to us. Before the open, which may not be half done when something fails.
+// Truncation by someone unprivileged clears set-id bits, as open(2) does elsewhere; with
+// ATOMIC_O_TRUNC the kernel leaves that to us. Before the open, which may not be half done when
+// something fails.
 static int clear_set_id(struct fs *fs, fuse_req_t req, fuse_ino_t ino)
 {
     struct store_attr attr;
@@ -75,8 +76,8 @@ static int clear_set_id(struct fs *fs, fuse_req_t req, fuse_ino_t ino)
     if (r || !(attr.mode & (S_ISUID | S_ISGID)))
         return r;
     r = store_setattr(fs->store, fs_how(), ino, NULL, &attr, STORE_KILL_SUIDGID, &attr);
-    // The kernel has to ask for the mode again. Attributes alone: that waits for nothing, so it may be told
-    // from a handler.
+    // The kernel has to ask for the mode again. Attributes alone: that waits for nothing, so it may
+    // be told from a handler.
     if (r == 0)
         (void)fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
     return r;
@@ -117,7 +118,8 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
     }
     int r = !bytes ? -ENOMEM : off < 0 ? -EINVAL : 0;
     if (r == 0)
-        r = store_read(fs->store, fs_how(), ino, (uint64_t)off, bytes, AF_MIN(size, (size_t)FS_PAYLOAD_MAX), &got);
+        r = store_read(fs->store, fs_how(), ino, (uint64_t)off, bytes,
+                       AF_MIN(size, (size_t)FS_PAYLOAD_MAX), &got);
     if (r)
         fs_reply_result(req, ino, r);
     else
@@ -141,8 +143,8 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size,
 
 void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    // One for each close(2), of duplicates and of children that exit too: no sign that the content is complete. Not
-    // ENOSYS either, which older kernels take for more than it says.
+    // One for each close(2), of duplicates and of children that exit too: no sign that the content
+    // is complete. Not ENOSYS either, which older kernels take for more than it says.
     (void)fs_enter(req);
     (void)fi;
     fs_reply_result(req, ino, 0);
@@ -156,10 +158,12 @@ void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         fs_control_release(req, fi);
         return;
     }
-    // Nobody sees this answer: close(2) has returned. What could not be completed is the operator's to know.
+    // Nobody sees this answer: close(2) has returned. What could not be completed is the operator's
+    // to know.
     int r = store_release(fs->store, fs_how(), fs_file(fi));
     if (r == -ENOSPC || r == -EDQUOT || r == -ENOMEM)
-        message(&fs->sink, MESSAGE_ERROR, "inode %llu: what was written before its last close is lost: %s",
+        message(&fs->sink, MESSAGE_ERROR,
+                "inode %llu: what was written before its last close is lost: %s",
                 (unsigned long long)ino, strerror(-r));
     fs_reply_result(req, ino, r);
 }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
 // What the files of fs/ share: the mount, and the handlers of the FUSE operations.
 //
-// Threads. The loop thread reads the device and runs every handler first, with STORE_NONBLOCK. A handler that would
-// block is run again by a worker, with STORE_BLOCK (fs_worker.c). The loop also pumps the log, so the answers to
-// fsyncs go out from it. One more thread lives while a signal has the mount detached.
+// Threads. The loop thread reads the device and runs every handler first, with STORE_NONBLOCK. A
+// handler that would block is run again by a worker, with STORE_BLOCK (fs_worker.c). The loop also
+// pumps the log, so the answers to fsyncs go out from it. One more thread lives while a signal has
+// the mount detached.
 //
 // A handler therefore has no side effect before the one call of the store that may answer
-// -AF_E_WOULD_BLOCK, and reads its thread's mode from fs_how(). Its shape: decode, check, call the store, reply.
+// -AF_E_WOULD_BLOCK, and reads its thread's mode from fs_how(). Its shape: decode, check, call the
+// store, reply.
 //
-// Invariants: F1 each request is answered exactly once (fs_reply.c). F2 a release that was read comes before everything
-// read later that changes or syncs (fs_worker.c, fs_loop.c). F3 the loop never waits but in epoll_wait().
+// Invariants: F1 each request is answered exactly once (fs_reply.c). F2 a release that was read
+// comes before everything read later that changes or syncs (fs_worker.c, fs_loop.c). F3 the loop
+// never waits but in epoll_wait().
 #ifndef AF_FS_FS_INTERNAL_H
 #define AF_FS_FS_INTERNAL_H
 
@@ -41,11 +44,11 @@ struct fs {
     bool read_only;
 
     struct fuse_session *session;
-    int device_fd;          // of the session, non-blocking
-    bool mounted;           // by us, and not yet detached by us
-    struct mountinfo info;  // of the mount
-    bool initialized;       // the kernel's INIT has been answered
-    bool skip_opendir;      // the kernel needs no OPENDIR; set by INIT
+    int device_fd;         // of the session, non-blocking
+    bool mounted;          // by us, and not yet detached by us
+    struct mountinfo info; // of the mount
+    bool initialized;      // the kernel's INIT has been answered
+    bool skip_opendir;     // the kernel needs no OPENDIR; set by INIT
 
     int wake_fd;            // eventfd: a worker or the detaching thread has news for the loop
     atomic_bool want_wake;  // the loop sleeps until a worker finishes something
@@ -61,13 +64,14 @@ struct fs {
     size_t reported_count; // goes on counting; the oldest entry is overwritten
 };
 
-// True while our mount is the topmost at its mount point: it may have been unmounted, or mounted over.
+// True while our mount is the topmost at its mount point: it may have been unmounted, or mounted
+// over.
 bool fs_is_on_top(const struct fs *fs);
 
 // ---- fs_loop.c, fs_worker.c ----
 
-// Lets libfuse decode a request and run its handler in this thread. False: it would have blocked, nothing has
-// happened, and it is to be run again with STORE_BLOCK.
+// Lets libfuse decode a request and run its handler in this thread. False: it would have blocked,
+// nothing has happened, and it is to be run again with STORE_BLOCK.
 bool fs_run_request(struct fs *fs, const struct fs_request *rq, enum store_how how);
 void fs_wake_loop(struct fs *fs);
 
@@ -86,16 +90,18 @@ void fs_workers_destroy(struct fs_workers *w);
 
 // ---- fs_control.c: `.aerofs` in the root ----
 
-#define FS_CONTROL_NAME ".aerofs"
-// Node ids are view << 48 | number; the live tree is view 0 and snapshots and transactions come from 1 on.
-#define FS_CONTROL_VIEW UINT64_C(0xffff)
+#define FS_CONTROL_NAME   ".aerofs"
+// Node ids are view << 48 | number; the live tree is view 0 and snapshots and transactions come
+// from 1 on.
+#define FS_CONTROL_VIEW   UINT64_C(0xffff)
 #define FS_CONTROL_INO(n) (FS_CONTROL_VIEW << 48 | (uint64_t)(n))
 
 static inline bool fs_is_control(fuse_ino_t ino)
 {
     return ino >> 48 == FS_CONTROL_VIEW;
 }
-// True for what no change may touch: the control directory, what is in it, and its name in the root.
+// True for what no change may touch: the control directory, what is in it, and its name in the
+// root.
 bool fs_is_control_name(fuse_ino_t parent, const char *name);
 void fs_control_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_control_getattr(fuse_req_t req, fuse_ino_t ino);
@@ -124,7 +130,8 @@ int fs_listing_add(void *listing, const char *name, size_t name_len, uint64_t in
 
 void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
+void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
+                   struct fuse_file_info *fi);
 void fs_op_readlink(fuse_req_t req, fuse_ino_t ino);
 void fs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
 void fs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
@@ -148,12 +155,14 @@ void fs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct f
 void fs_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void fs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
-void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
-void fs_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                   struct fuse_file_info *fi);
+void fs_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                       struct fuse_file_info *fi);
 void fs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_op_statfs(fuse_req_t req, fuse_ino_t ino);
-void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
-                    int flags);
+void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+                    size_t size, int flags);
 void fs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void fs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void fs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);

@@ -6,11 +6,13 @@
 //   epoll_wait(): device | log (io event_fd) | wake_fd | signals
 //   log readable: wal_pump(), which answers the fsyncs that became durable
 //
-// One thread, because on few cores the cost of a request is the wake-up of another thread more than the work itself, and
-// because the order in which requests are read is then the order in which they are run (F2).
+// One thread, because on few cores the cost of a request is the wake-up of another thread more than
+// the work itself, and because the order in which requests are read is then the order in which they
+// are run (F2).
 //
 // States:  RUNNING -> GONE      the kernel has ended the connection: unmounted, or aborted
-//          RUNNING -> STOPPING  a signal came and the mount had to be detached lazily: what has been queued is still
+//          RUNNING -> STOPPING  a signal came and the mount had to be detached lazily: what has
+//          been queued is still
 //                               answered, later calls of those who hold it open get ENOTCONN
 //          any     -> FAILED    the device or epoll answered an error that has no meaning here
 // All three end the loop; before it returns, workers finish and fsyncs are answered.
@@ -29,8 +31,8 @@
 #include "base/err.h"
 #include "fs/fs_reply.h"
 
-// A READ or WRITE above this goes to a worker unasked: copying and summing it would hold up the others for longer
-// than waking a worker takes.
+// A READ or WRITE above this goes to a worker unasked: copying and summing it would hold up the
+// others for longer than waking a worker takes.
 #define INLINE_PAYLOAD_MAX (64u * 1024u)
 // So many requests are run before the log gets its turn, however many more are waiting.
 #define ROUND_REQUESTS_MAX 64u
@@ -43,10 +45,10 @@ struct loop {
     int error; // for FAILED
     int epoll_fd, signal_fd, log_fd;
     struct fs_request *free_request; // where the next request is read into; NULL: none yet
-    bool more;        // the device was not empty when the round ended
-    bool polled;      // epoll watches the device
+    bool more;                       // the device was not empty when the round ended
+    bool polled;                     // epoll watches the device
     bool told_ready;
-    bool detaching;   // the thread exists
+    bool detaching; // the thread exists
     pthread_t detacher;
     // By the detaching thread; read after `detached` was seen:
     atomic_bool detached;
@@ -83,8 +85,8 @@ bool fs_run_request(struct fs *fs, const struct fs_request *rq, enum store_how h
 
 // ---- the device ----
 
-// Gives the request in free_request to the workers. Small ones are copied, so that the big buffer stays and what is
-// queued takes the memory that it needs.
+// Gives the request in free_request to the workers. Small ones are copied, so that the big buffer
+// stays and what is queued takes the memory that it needs.
 static void hand_over(struct loop *l, bool ordered)
 {
     struct fs_request *rq = l->free_request;
@@ -186,8 +188,9 @@ static void drain(struct loop *l)
 
 // ---- the end ----
 
-// A signal has come: unmount as umount(8) does, so that whoever has something open keeps it; if that cannot be, lazily.
-// In a thread of its own, because the kernel writes mapped pages back before it lets go, and the loop must take them.
+// A signal has come: unmount as umount(8) does, so that whoever has something open keeps it; if
+// that cannot be, lazily. In a thread of its own, because the kernel writes mapped pages back
+// before it lets go, and the loop must take them.
 static void *detach_main(void *arg)
 {
     struct loop *l = arg;
@@ -236,8 +239,8 @@ static void after_detaching(struct loop *l)
         l->state = STOPPING;
 }
 
-// What is still queued in the kernel came before the end: answer it. It is bounded by a round, since those who hold the mount
-// open could go on for ever.
+// What is still queued in the kernel came before the end: answer it. It is bounded by a round,
+// since those who hold the mount open could go on for ever.
 static void drain_last(struct loop *l)
 {
     for (unsigned i = 0; i < ROUND_REQUESTS_MAX && may_read(l) && read_request(l); i++)

@@ -71,7 +71,8 @@ void fs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
 
     // The kernel sends permission bits only.
     if (!fs_is_control_name(parent, name))
-        r = store_mknod(fs->store, fs_how(), parent, name, (mode & 07777u) | S_IFDIR, 0, &cred, &attr);
+        r = store_mknod(fs->store, fs_how(), parent, name, (mode & 07777u) | S_IFDIR, 0, &cred,
+                        &attr);
     reply_new(req, parent, r, &attr);
 }
 

@@ -26,9 +26,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 
     conn->max_write = FS_PAYLOAD_MAX;
     conn->max_readahead = FS_PAYLOAD_MAX;
-    // RELEASE is a background request: with a full background queue (of read-ahead) the kernel would hold it back,
-    // and what the same client does after its close(2) would be read before it (F2). 16 bits; for an
-    // unprivileged daemon the kernel takes its own limit, fuse.max_user_bgreq, instead.
+    // RELEASE is a background request: with a full background queue (of read-ahead) the kernel
+    // would hold it back, and what the same client does after its close(2) would be read before it
+    // (F2). 16 bits; for an unprivileged daemon the kernel takes its own limit,
+    // fuse.max_user_bgreq, instead.
     conn->max_background = 65535;
     conn->congestion_threshold = 65535;
 
@@ -38,8 +39,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     want(conn, FUSE_CAP_ATOMIC_O_TRUNC, true);
     // Targets never change, so the kernel may keep them.
     want(conn, FUSE_CAP_CACHE_SYMLINKS, true);
-    // Written bytes are with the daemon when write(2) has returned; the kernel owns no dirty data whose loss it would
-    // report once only.
+    // Written bytes are with the daemon when write(2) has returned; the kernel owns no dirty data
+    // whose loss it would report once only.
     want(conn, FUSE_CAP_WRITEBACK_CACHE, false);
     // Nothing changes behind the kernel's back: its pages stay valid whatever mtime says.
     want(conn, FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_EXPLICIT_INVAL_DATA, false);
@@ -48,15 +49,18 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     // Requests are read and answered by copy: a copied request can be run twice (fs_request.h).
     want(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE, false);
     // The kernel keeps locks and applies umask; exports by handle need lookups of "." and "..".
-    want(conn, FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT, false);
+    want(conn,
+         FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT,
+         false);
 
     fs->skip_opendir = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
     fs->initialized = true;
 }
 
-// No `forget`: node ids are the numbers of inodes, which are never reused, so there is no table to keep.
-// No `access`: default_permissions. No `getlk`, `setlk`, `flock`: the kernel's own are right for one host.
-// No `copy_file_range`: the kernel copies through its page cache instead. No `write_buf`: see splice above.
+// No `forget`: node ids are the numbers of inodes, which are never reused, so there is no table to
+// keep. No `access`: default_permissions. No `getlk`, `setlk`, `flock`: the kernel's own are right
+// for one host. No `copy_file_range`: the kernel copies through its page cache instead. No
+// `write_buf`: see splice above.
 static const struct fuse_lowlevel_ops fs_ops = {
     .init = op_init,
     .lookup = fs_op_lookup,
@@ -94,8 +98,8 @@ static const struct fuse_lowlevel_ops fs_ops = {
 
 // ---- what libfuse says ----
 
-// libfuse explains failures only through a log function without an argument of ours; the last one is kept for
-// the message about a mount that failed. One mount a process.
+// libfuse explains failures only through a log function without an argument of ours; the last one
+// is kept for the message about a mount that failed. One mount a process.
 static char fuse_message[400];
 
 static void keep_fuse_message(enum fuse_log_level level, const char *fmt, va_list args)
@@ -195,7 +199,8 @@ static struct fs *fs_new(const struct fs_options *o)
     return fs;
 }
 
-int fs_mount(const struct fs_options *options, struct fs **ret_fs, char *message_text, size_t message_size)
+int fs_mount(const struct fs_options *options, struct fs **ret_fs, char *message_text,
+             size_t message_size)
 {
     struct fs *fs = fs_new(options);
     int r = fs ? mount_session(fs, options, message_text, message_size) : -ENOMEM;
@@ -225,15 +230,28 @@ bool fs_is_on_top(const struct fs *fs)
            info.minor == fs->info.minor;
 }
 
-// fuse_session_unmount() detaches whatever is on top at the path, unless the connection is dead: then it only frees. It is
-// called where that is right. What is left (our mount was detached lazily and is still in use, or is
-// covered by another) ends when the device is closed.
-static void end_session(struct fs *fs)
+static bool is_dead(const struct fs *fs)
 {
     struct pollfd device = {.fd = fs->device_fd};
-    bool dead = fs->device_fd >= 0 && poll(&device, 1, 0) == 1 && (device.revents & POLLERR);
 
-    if (dead || (fs->mounted && fs_is_on_top(fs)))
+    return fs->device_fd >= 0 && poll(&device, 1, 0) == 1 && (device.revents & POLLERR);
+}
+
+// fuse_session_unmount() detaches whatever is on top at the path, unless the connection is dead:
+// then it only frees, and only then it is called. What is left (our mount was detached lazily and
+// is still in use, or is covered by another one) ends when the device is closed.
+static void end_session(struct fs *fs)
+{
+    if (fs->mounted && fs_is_on_top(fs)) {
+        if (is_dead(fs))
+            message(&fs->sink, MESSAGE_WARNING, "the kernel has cut the connection of %s",
+                    fs->mountpoint);
+        int r = mountinfo_detach(fs->mountpoint, true);
+        if (r)
+            message(&fs->sink, MESSAGE_WARNING, "cannot unmount %s: %s", fs->mountpoint,
+                    err_text(r));
+    }
+    if (is_dead(fs))
         fuse_session_unmount(fs->session);
     fuse_session_destroy(fs->session); // closes the device
 }

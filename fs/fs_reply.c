@@ -7,8 +7,8 @@
 #include "base/err.h"
 #include "fs/fs_reply.h"
 
-// For how long the kernel may keep what it was told: for ever, since nothing changes here but through it. (Finite
-// only because the kernel counts it in jiffies.)
+// For how long the kernel may keep what it was told: for ever, since nothing changes here but
+// through it. (Finite only because the kernel counts it in jiffies.)
 #define CACHE_SECONDS 1e9
 
 // What a thread is at. libfuse hands a handler nothing of our own, so it has to be known by thread.
@@ -71,8 +71,9 @@ static void answer(void)
     call.answered = true;
 }
 
-// A reply fails only when the connection is gone (the kernel waits for the answer to whatever was read, even for
-// a process that was killed). There is nobody left to be told, and the loop finds out by itself.
+// A reply fails only when the connection is gone (the kernel waits for the answer to whatever was
+// read, even for a process that was killed). There is nobody left to be told, and the loop finds
+// out by itself.
 static bool sent(int r)
 {
     return r == 0;
@@ -113,7 +114,8 @@ void fs_reply_entry(fuse_req_t req, const struct store_attr *attr)
 
 void fs_reply_missing(fuse_req_t req)
 {
-    // ENOENT would be right as well, but would be asked for again and again; number 0 with a timeout is remembered.
+    // ENOENT would be right as well, but would be asked for again and again; number 0 with a
+    // timeout is remembered.
     struct fuse_entry_param entry = {.entry_timeout = CACHE_SECONDS};
 
     answer();
@@ -209,13 +211,14 @@ static bool reported_before(struct fs *fs, fuse_ino_t ino, int r)
 
 void fs_report(struct fs *fs, fuse_ino_t ino, int r)
 {
-    // Private codes are damage and failures of the store, but for the one that a mount with -o ro gives.
+    // Private codes are damage and failures of the store, but for the one that a mount with -o ro
+    // gives.
     if (r == 0 || r == -AF_E_READ_ONLY || (r > -AF_E_FIRST && r != -EIO))
         return;
     af_lock(&fs->report_lock);
     bool known = reported_before(fs, ino, r);
     af_unlock(&fs->report_lock);
     if (!known)
-        message(&fs->sink, MESSAGE_ERROR, "inode %llu: %s (%s)", (unsigned long long)ino, err_text(r),
-                err_name(r));
+        message(&fs->sink, MESSAGE_ERROR, "inode %llu: %s (%s)", (unsigned long long)ino,
+                err_text(r), err_name(r));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Answers. F1: each request is answered exactly once. A thread has one call at a time; what it has done to its
-// request is noted here and asserted when its handler has returned.
+// Answers. F1: each request is answered exactly once. A thread has one call at a time; what it has
+// done to its request is noted here and asserted when its handler has returned.
 #ifndef AF_FS_FS_REPLY_H
 #define AF_FS_FS_REPLY_H
 
@@ -24,7 +24,8 @@ void *fs_call_buffer(void);
 // At the end of a thread that ran handlers.
 void fs_call_free(void);
 
-// `r`: 0, or the error of the store. -AF_E_WOULD_BLOCK answers nothing and has the request run again.
+// `r`: 0, or the error of the store. -AF_E_WOULD_BLOCK answers nothing and has the request run
+// again.
 void fs_reply_result(fuse_req_t req, fuse_ino_t ino, int r);
 void fs_reply_entry(fuse_req_t req, const struct store_attr *attr);
 void fs_reply_missing(fuse_req_t req); // a name that is not there, which the kernel may remember
@@ -37,7 +38,8 @@ void fs_reply_statfs(fuse_req_t req, const struct statvfs *st);
 void fs_reply_offset(fuse_req_t req, off_t off);
 // False when the kernel will not use the handle, so that no release will come.
 bool fs_reply_open(fuse_req_t req, const struct fuse_file_info *fi) AF_NODISCARD;
-bool fs_reply_create(fuse_req_t req, const struct store_attr *attr, const struct fuse_file_info *fi) AF_NODISCARD;
+bool fs_reply_create(fuse_req_t req, const struct store_attr *attr,
+                     const struct fuse_file_info *fi) AF_NODISCARD;
 
 // The answer comes later, from anywhere, by fs_reply_later().
 void fs_defer(void);
@@ -45,7 +47,8 @@ void fs_reply_later(struct fs *fs, fuse_req_t req, fuse_ino_t ino, int r);
 
 // The entry for a lookup, a listing or a new object.
 void fs_entry(const struct store_attr *attr, struct fuse_entry_param *ret_entry);
-// Tells the operator, once for each inode and cause, of what is no ordinary answer to a file operation.
+// Tells the operator, once for each inode and cause, of what is no ordinary answer to a file
+// operation.
 void fs_report(struct fs *fs, fuse_ino_t ino, int r);
 
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Raw requests: what they are, and the memory that holds them. The only file that reads the kernel's protocol itself.
+// Raw requests: what they are, and the memory that holds them. The only file that reads the
+// kernel's protocol itself.
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -11,7 +12,8 @@
 
 #define WRITE_HEADER_BYTES (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
 
-// Everything that is not named here counts as a change: the safe side, for what a later kernel may send.
+// Everything that is not named here counts as a change: the safe side, for what a later kernel may
+// send.
 static enum fs_kind kind_of(const struct fuse_in_header *in, const void *arg, size_t arg_len)
 {
     switch (in->opcode) {
@@ -19,15 +21,17 @@ static enum fs_kind kind_of(const struct fuse_in_header *in, const void *arg, si
     case FUSE_BATCH_FORGET:
         // Numbers of inodes are never reused and the store keeps no lookup counts: nothing to do.
     case FUSE_INTERRUPT:
-        // Nothing that waits here can be called off: what has been logged cannot be taken back, so an
-        // interrupted caller learns the outcome like any other. Without an answer the kernel goes on waiting for
-        // the request itself. (An fsync that is called off would be a commit with unknown result.)
+        // Nothing that waits here can be called off: what has been logged cannot be taken back, so
+        // an interrupted caller learns the outcome like any other. Without an answer the kernel
+        // goes on waiting for the request itself. (An fsync that is called off would be a commit
+        // with unknown result.)
         return FS_KIND_SILENT;
     case FUSE_RELEASE:
         return FS_KIND_RELEASE;
     case FUSE_OPEN: {
         const struct fuse_open_in *open = arg;
-        return arg_len >= sizeof(*open) && (open->flags & O_TRUNC) ? FS_KIND_CHANGES : FS_KIND_READS;
+        return arg_len >= sizeof(*open) && (open->flags & O_TRUNC) ? FS_KIND_CHANGES
+                                                                   : FS_KIND_READS;
     }
     case FUSE_INIT:
     case FUSE_DESTROY:
@@ -79,7 +83,8 @@ struct fs_request *fs_request_new(void)
     struct fs_request *rq;
     void *memory;
 
-    // The structure and the header of a WRITE share the first page, so that the payload starts the second one.
+    // The structure and the header of a WRITE share the first page, so that the payload starts the
+    // second one.
     _Static_assert(sizeof(*rq) + WRITE_HEADER_BYTES <= FS_HEADER_MAX, "both fit into one page");
     _Static_assert(WRITE_HEADER_BYTES % 8 == 0, "the kernel's structures need 8");
     if (posix_memalign(&memory, FS_HEADER_MAX, FS_HEADER_MAX + FS_PAYLOAD_MAX + FS_HEADER_MAX))

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // A request as it was read from the device: raw bytes that libfuse decodes, as often as it takes.
 //
-// A request that would block on the loop is processed a second time, from the same bytes, by a worker.
-// libfuse keeps that sound: it makes a request object for each fuse_session_process_buf() and frees it at the
-// reply (fuse_reply_none() sends nothing), it never writes into the bytes, and the kernel knows the request only
-// by the `unique` in them, which it forgets with the first real reply. INTERRUPTs never reach libfuse (see fs_peek()).
+// A request that would block on the loop is processed a second time, from the same bytes, by a
+// worker. libfuse keeps that sound: it makes a request object for each fuse_session_process_buf()
+// and frees it at the reply (fuse_reply_none() sends nothing), it never writes into the bytes, and
+// the kernel knows the request only by the `unique` in them, which it forgets with the first real
+// reply. INTERRUPTs never reach libfuse (see fs_peek()).
 #ifndef AF_FS_FS_REQUEST_H
 #define AF_FS_FS_REQUEST_H
 
@@ -18,8 +19,10 @@
 enum fs_kind {
     FS_KIND_SILENT,  // no answer is expected and nothing is to be done
     FS_KIND_READS,   // leaves the tree alone
-    FS_KIND_CHANGES, // changes the tree or makes it durable: keeps its place behind a waiting release
-    FS_KIND_RELEASE, // the last close: nobody waits for it, yet it comes before everything read later
+    FS_KIND_CHANGES, // changes the tree or makes it durable: keeps its place behind a waiting
+                     // release
+    FS_KIND_RELEASE, // the last close: nobody waits for it, yet it comes before everything read
+                     // later
 };
 
 // What the loop must know before libfuse decodes a request.
@@ -34,8 +37,9 @@ bool fs_peek(const void *bytes, size_t len, struct fs_peek *ret_peek) AF_NODISCA
 
 // The largest WRITE and READ. The kernel's own limit is 256 pages.
 #define FS_PAYLOAD_MAX (1024u * 1024u)
-// What may stand before the payload. The kernel wants as much room beyond the payload as its headers need.
-#define FS_HEADER_MAX 4096u
+// What may stand before the payload. The kernel wants as much room beyond the payload as its
+// headers need.
+#define FS_HEADER_MAX  4096u
 
 struct fs_request {
     struct list link;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// fsync and fsyncdir: the commits (contract C1). A request that waits for the log is a small structure in the log's list of
-// waiters and holds no thread; its answer goes out when the log is pumped, in the order of the log.
+// fsync and fsyncdir: the commits (contract C1). A request that waits for the log is a small
+// structure in the log's list of waiters and holds no thread; its answer goes out when the log is
+// pumped, in the order of the log.
 
 #include <errno.h>
 #include <stdlib.h>

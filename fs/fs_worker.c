@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT
 // Threads that may wait: for a cold block, for room, for the store to write out what is pending.
 //
-// Two queues. The general one is served by all workers but one, in no particular order: the callers of its
-// requests are still waiting for their answers, so no order has been promised to anyone. The other is served by one
-// thread, one request at a time, in the order of their submission. It exists for F2: a RELEASE has no caller that
-// waits, close(2) has returned, so what the same client does next must not overtake it. While a RELEASE waits there,
-// the loop sends everything that changes or syncs after it. Reads pass.
+// Two queues. The general one is served by all workers but one, in no particular order: the callers
+// of its requests are still waiting for their answers, so no order has been promised to anyone. The
+// other is served by one thread, one request at a time, in the order of their submission. It exists
+// for F2: a RELEASE has no caller that waits, close(2) has returned, so what the same client does
+// next must not overtake it. While a RELEASE waits there, the loop sends everything that changes or
+// syncs after it. Reads pass.
 //
-// Bounds: the number of threads, of requests held and of the bytes in them. When one is reached, the loop stops reading the
-// device (fs_workers_full()), so the kernel holds what comes; it goes on pumping the log, which is all that a worker can
-// wait for besides the disk, so there is always progress.
+// Bounds: the number of threads, of requests held and of the bytes in them. When one is reached,
+// the loop stops reading the device (fs_workers_full()), so the kernel holds what comes; it goes on
+// pumping the log, which is all that a worker can wait for besides the disk, so there is always
+// progress.
 
 #include <errno.h>
 #include <stdlib.h>
@@ -19,10 +21,10 @@
 #include "base/check.h"
 #include "fs/fs_reply.h"
 
-#define WORKERS 8u
+#define WORKERS           8u
 // Every request held costs its size. A full-sized buffer counts wholly.
 #define HELD_REQUESTS_MAX 1024u
-#define HELD_BYTES_MAX (32u * 1024u * 1024u)
+#define HELD_BYTES_MAX    (32u * 1024u * 1024u)
 
 struct worker {
     struct fs_workers *pool;
@@ -45,9 +47,10 @@ struct fs_workers {
 
     struct af_cond ordered_wake;
     pthread_t ordered_thread;
-    // Submitted in order and not finished. Written under the lock; the loop, the only one that raises it, reads it without.
+    // Submitted in order and not finished. Written under the lock; the loop, the only one that
+    // raises it, reads it without.
     atomic_size_t ordered_count;
-    size_t started;       // of workers[]
+    size_t started; // of workers[]
     bool ordered_started;
     struct worker workers[WORKERS];
 };
@@ -68,7 +71,8 @@ static void finish_locked(struct fs_workers *w, const struct fs_request *rq)
     w->held_bytes -= rq->cap;
 }
 
-// After unlocking: either the loop has seen the new numbers, or it has set want_wake before looking at them.
+// After unlocking: either the loop has seen the new numbers, or it has set want_wake before looking
+// at them.
 static void after_finish(struct fs_workers *w, struct fs_request *rq)
 {
     fs_request_free(rq);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Extended attributes. The kernel checks permissions for each name space; what is left are the name spaces that we hold,
-// and what an ordinary user may see in a list.
+// Extended attributes. The kernel checks permissions for each name space; what is left are the name
+// spaces that we hold, and what an ordinary user may see in a list.
 
 #include <errno.h>
 #include <string.h>
@@ -18,13 +18,14 @@ static int name_check(fuse_ino_t ino, const char *name)
 {
     if (fs_is_control(ino))
         return -EOPNOTSUPP;
-    if (!starts_with(name, "user.") && !starts_with(name, "trusted.") && !starts_with(name, "security."))
+    if (!starts_with(name, "user.") && !starts_with(name, "trusted.") &&
+        !starts_with(name, "security."))
         return -EOPNOTSUPP;
     return 0;
 }
 
-void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
-                    int flags)
+void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+                    size_t size, int flags)
 {
     struct fs *fs = fs_enter(req);
     int r = name_check(ino, name);
@@ -45,7 +46,8 @@ void fs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 }
 
 // `size` 0 asks for the size alone.
-static void reply_value(fuse_req_t req, fuse_ino_t ino, int r, const void *value, size_t got, size_t size)
+static void reply_value(fuse_req_t req, fuse_ino_t ino, int r, const void *value, size_t got,
+                        size_t size)
 {
     if (r == 0 && size > 0 && got > size)
         r = -ERANGE;
@@ -67,7 +69,8 @@ void fs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t siz
     if (r == 0 && !value)
         r = -ENOMEM;
     if (r == 0)
-        r = store_getxattr(fs->store, fs_how(), ino, name, value, AF_MIN(size, (size_t)XATTR_VALUE_MAX), &got);
+        r = store_getxattr(fs->store, fs_how(), ino, name, value,
+                           AF_MIN(size, (size_t)XATTR_VALUE_MAX), &got);
     reply_value(req, ino, r, value, got, size);
 }
 

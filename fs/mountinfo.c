@@ -21,8 +21,8 @@ static void unescape(char *text)
     char *to = text;
 
     for (const char *from = text; *from; to++) {
-        if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] >= '0' && from[2] <= '7' &&
-            from[3] >= '0' && from[3] <= '7') {
+        if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] >= '0' &&
+            from[2] <= '7' && from[3] >= '0' && from[3] <= '7') {
             *to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
             from += 4;
         } else {
@@ -66,7 +66,8 @@ int mountinfo_find(const char *path, struct mountinfo *ret_info)
 
     if (!f)
         return -errno;
-    // The kernel lists mounts in the order they were made: the last one at a path is the one on top.
+    // The kernel lists mounts in the order they were made: the last one at a path is the one on
+    // top.
     while (getline(&line, &line_cap, f) > 0) {
         if (parse_line(line, path, ret_info))
             r = 0;
@@ -114,7 +115,8 @@ void mountinfo_raise_read_ahead(const struct mountinfo *info, unsigned kib)
     snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", info->major, info->minor);
     int n = snprintf(text, sizeof(text), "%u\n", kib);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
-    // Only root may, and not in every container. Without it large reads are slower and nothing else.
+    // Only root may, and not in every container. Without it large reads are slower and nothing
+    // else.
     if (fd < 0)
         return;
     (void)!write(fd, text, (size_t)n);

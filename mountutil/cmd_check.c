@@ -121,7 +121,7 @@ static int run(const struct command *command, int argc, char **argv)
     if (code >= 0)
         return code;
     code = CHECK_CANNOT_RUN;
-    if (store_dir_open(command, path, STORE_DIR_SHARED, &dir) == 0) {
+    if (store_dir_open(command, path, STORE_DIR_PATIENT, &dir) == 0) {
         if (dir.in_use)
             (void)store_dir_refuse_in_use(command, &dir); // its code stands for what is printed
         else

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // aerofs-mount: opens a store, recovers it and serves it at a mount point.
 //
-// In the background the work is done by a child from the start, since threads do not survive a fork; the parent waits for the byte that
-// the child sends when the mount is up, and passes on its exit code. Until then both have the same stderr.
+// In the background the work is done by a child from the start, since threads do not survive a
+// fork; the parent waits for the byte that the child sends when the mount is up, and passes on its
+// exit code. Until then both have the same stderr.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -59,9 +60,11 @@ static void on_ready(void *arg)
     uint8_t code = EXIT_CODE_OK;
 
     engine_get_status(d->engine, &status);
-    snprintf(line, sizeof(line), "%s is mounted at %s (%s%s); %s", d->place.store, d->place.mountpoint,
-             status.io ? status.io : "?", status.read_only ? ", read-only" : "", status.recovery.text);
+    snprintf(line, sizeof(line), "%s is mounted at %s (%s%s); %s", d->place.store,
+             d->place.mountpoint, status.io ? status.io : "?",
+             status.read_only ? ", read-only" : "", status.recovery.text);
     if (d->report_fd < 0) {
+        mount_message_ready(false);
         message(&d->sink, MESSAGE_INFO, "%s", line);
         return;
     }
@@ -71,7 +74,7 @@ static void on_ready(void *arg)
     close(d->report_fd);
     d->report_fd = -1;
     detach_from_terminal();
-    mount_message_to_syslog();
+    mount_message_ready(true);
     message(&d->sink, MESSAGE_INFO, "%s", line);
 }
 
@@ -81,8 +84,9 @@ static int check_fuse(void)
 {
     if (access("/dev/fuse", F_OK) == 0)
         return 0;
-    return complain(EXIT_CODE_NO_FUSE, "/dev/fuse is not there: the kernel has no FUSE (modprobe fuse), or this "
-                                     "container was not given it");
+    return complain(EXIT_CODE_NO_FUSE,
+                    "/dev/fuse is not there: the kernel has no FUSE (modprobe fuse), or this "
+                    "container was not given it");
 }
 
 static void engine_options_from(const struct daemon *d, struct engine_options *ret_options)
@@ -108,7 +112,8 @@ static int open_engine(struct daemon *d)
     int r = io_open(d->place.store, d->opts->io_method, d->place.disk_read_only, &d->io);
     if (r) {
         snprintf(line, sizeof(line), "cannot open the store %s%s%s: %s", d->place.store,
-                 d->opts->io_method ? " with io=" : "", d->opts->io_method ? d->opts->io_method : "", err_text(r));
+                 d->opts->io_method ? " with io=" : "",
+                 d->opts->io_method ? d->opts->io_method : "", err_text(r));
         return complain(exit_code(r), line);
     }
     engine_options_from(d, &options);
@@ -120,7 +125,8 @@ static int open_engine(struct daemon *d)
     }
     r = engine_open(d->io, &options, &d->engine, text, sizeof(text));
     if (r) {
-        snprintf(line, sizeof(line), "cannot open the store %s: %s", d->place.store, text[0] ? text : err_text(r));
+        snprintf(line, sizeof(line), "cannot open the store %s: %s", d->place.store,
+                 text[0] ? text : err_text(r));
         return complain(exit_code(r), line);
     }
     return 0;
@@ -144,13 +150,16 @@ static int mount_fs(struct daemon *d)
     return fs_mount(&options, &d->fs, text, sizeof(text)) ? complain(EXIT_CODE_NO_FUSE, text) : 0;
 }
 
-// Everything there is, taken down in the reverse order. The lock goes last: until then the files are ours.
+// Everything there is, taken down in the reverse order. The lock goes last: until then the files
+// are ours.
 static int shut_down(struct daemon *d, int code)
 {
+    mount_place_closing(&d->place);
     fs_unmount(d->fs);
     int r = d->engine ? engine_close(d->engine) : 0;
     if (r) {
-        message(&d->sink, MESSAGE_ERROR, "closing the store %s failed: %s", d->place.store, err_text(r));
+        message(&d->sink, MESSAGE_ERROR, "closing the store %s failed: %s", d->place.store,
+                err_text(r));
         code = code ? code : exit_code(r);
     }
     if (d->io)
@@ -248,7 +257,8 @@ int main(int argc, char **argv)
         return complain(EXIT_CODE_USAGE, text);
     }
     int code = 0;
-    struct daemon d = {.opts = &opts, .place.lock_fd = -1, .sink = mount_message_sink(), .report_fd = -1};
+    struct daemon d = {
+        .opts = &opts, .place.lock_fd = -1, .sink = mount_message_sink(), .report_fd = -1};
     set_signals();
     if (opts.help)
         code = fputs(mount_opts_help, stdout) < 0 || fflush(stdout) ? EXIT_CODE_OTHER : 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The daemon's messages. A disk that fails can fail a million times: no more than MESSAGES_MAX go out in PERIOD_S seconds, and the
-// next one that may go says how many did not.
+// The daemon's messages. A disk that fails can fail a million times: no more than MESSAGES_MAX go
+// out in PERIOD_S seconds, and the next one that may go says how many did not.
 
 #include <stdio.h>
 #include <syslog.h>
@@ -10,12 +10,12 @@
 #include "mountutil/mount_message.h"
 
 #define MESSAGES_MAX 20u
-#define PERIOD_S 10
+#define PERIOD_S     10
 
 static struct af_mutex lock;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 // Guarded by lock:
-static bool to_syslog;
+static bool ready, to_syslog;
 static time_t period_start;
 static unsigned sent_count, dropped_count;
 
@@ -40,6 +40,8 @@ static void emit(void *arg, enum message_level level, const char *text)
     struct timespec now;
 
     (void)arg;
+    if (level == MESSAGE_INFO && !ready)
+        return;
     clock_gettime(CLOCK_MONOTONIC, &now);
     af_lock(&lock);
     if (period_start == 0 || now.tv_sec - period_start >= PERIOD_S) {
@@ -67,10 +69,12 @@ struct message_sink mount_message_sink(void)
     return (struct message_sink){.emit = emit};
 }
 
-void mount_message_to_syslog(void)
+void mount_message_ready(bool background)
 {
-    openlog("aerofs", LOG_PID, LOG_DAEMON);
+    if (background)
+        openlog("aerofs", LOG_PID, LOG_DAEMON);
     af_lock(&lock);
-    to_syslog = true;
+    ready = true;
+    to_syslog = background;
     af_unlock(&lock);
 }

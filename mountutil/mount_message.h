@@ -9,7 +9,9 @@
 
 // One sink a process (syslog is one, too).
 struct message_sink mount_message_sink(void);
-// From here on to syslog.
-void mount_message_to_syslog(void);
+// The mount is up. Until here only warnings and errors go out (what else the start has to say is
+// part of the line that says that it is mounted). In the background everything goes to syslog from
+// here on.
+void mount_message_ready(bool background);
 
 #endif

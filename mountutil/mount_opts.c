@@ -118,16 +118,26 @@ static bool is_one_of(const char *name, const char *const *names)
 
 static bool take_flag(struct parser *p, const char *name)
 {
-    static const char *const passed_on[] = {"allow_other", "allow_root", "dev",    "nodev", "suid",    "nosuid",
-                                            "exec",        "noexec",     "sync",   "async", "dirsync", NULL};
-    // What fstab holds for mount(8) and the boot, and what is so here in any case: permissions are always
-    // checked, and reading changes no access time.
+    static const char *const passed_on[] = {"allow_other", "allow_root", "dev",     "nodev",
+                                            "suid",        "nosuid",     "exec",    "noexec",
+                                            "sync",        "async",      "dirsync", NULL};
+    // What fstab holds for mount(8) and the boot, and what is so here in any case: permissions are
+    // always checked, and reading changes no access time.
     static const char *const ignored[] = {
-        "defaults",    "default_permissions", "auto",       "noauto",        "nofail", "_netdev",  "user",
-        "nouser",      "users",               "nousers",    "owner",         "group",  "atime",    "noatime",
-        "relatime",    "norelatime",          "strictatime", "nostrictatime", "lazytime", "nolazytime",
-        "diratime",    "nodiratime",          "nonempty",   "mand",          "nomand", "silent",   "loud",
-        NULL,
+        "defaults",    "default_permissions",
+        "auto",        "noauto",
+        "nofail",      "_netdev",
+        "user",        "nouser",
+        "users",       "nousers",
+        "owner",       "group",
+        "atime",       "noatime",
+        "relatime",    "norelatime",
+        "strictatime", "nostrictatime",
+        "lazytime",    "nolazytime",
+        "diratime",    "nodiratime",
+        "nonempty",    "mand",
+        "nomand",      "silent",
+        "loud",        NULL,
     };
 
     if (strcmp(name, "create") == 0)
@@ -156,8 +166,9 @@ static bool take_value(struct parser *p, const char *name, const char *value)
     if (strcmp(name, "cache") == 0)
         return parse_size(value, &o->cache_bytes) ? true : fail(p, "cache=%s is no size", value);
     if (strcmp(name, "commit_open") == 0)
-        return parse_seconds(value, &o->commit_open_ms) ? true
-                                                        : fail(p, "commit_open=%s is no number of seconds", value);
+        return parse_seconds(value, &o->commit_open_ms)
+                   ? true
+                   : fail(p, "commit_open=%s is no number of seconds", value);
     if (strcmp(name, "io") == 0) {
         o->io_method = value;
         return strcmp(value, "uring") == 0 || strcmp(value, "plain") == 0
@@ -225,7 +236,8 @@ static bool take_switch(struct parser *p, const char *word)
         o->help = true;
     else if (strcmp(word, "-V") == 0 || strcmp(word, "--version") == 0)
         o->version = true;
-    else if (strcmp(word, "-n") != 0 && strcmp(word, "-v") != 0 && strcmp(word, "-s") != 0) // of mount(8)
+    else if (strcmp(word, "-n") != 0 && strcmp(word, "-v") != 0 &&
+             strcmp(word, "-s") != 0) // of mount(8)
         return fail(p, "unknown option '%s' (aerofs-mount --help lists them)", word);
     return true;
 }
@@ -256,9 +268,10 @@ bool mount_opts_parse(int argc, char **argv, struct mount_opts *ret_opts, char *
             ok = take_switch(&p, word);
         }
         if (ok && list) {
-            char *copy = strcpy(at, list); // fits: `bytes` counts all words
-            at += strlen(list) + 1;
-            ok = take_list(&p, copy);
+            size_t len = strlen(list) + 1;
+            memcpy(at, list, len); // fits: `bytes` counts all words
+            ok = take_list(&p, at);
+            at += len;
         }
     }
     if (ok && !ret_opts->help && !ret_opts->version && !ret_opts->mountpoint)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The command line of aerofs-mount: options in any order and position, and -o lists as mount(8) passes them.
+// The command line of aerofs-mount: options in any order and position, and -o lists as mount(8)
+// passes them.
 #ifndef AF_MOUNTUTIL_MOUNT_OPTS_H
 #define AF_MOUNTUTIL_MOUNT_OPTS_H
 
@@ -16,14 +17,14 @@ struct mount_opts {
     bool foreground;
     bool read_only;
     bool help, version;
-    uint64_t size_bytes;    // size=; 0: no cap
-    uint64_t log_bytes;     // log=; 0: default
-    uint64_t cache_bytes;   // cache=; 0: default
-    uint64_t commit_open_ms; // UINT64_MAX: default
-    const char *io_method;  // io=; NULL: probe
-    const char *fsname;     // NULL: the store as given
+    uint64_t size_bytes;      // size=; 0: no cap
+    uint64_t log_bytes;       // log=; 0: default
+    uint64_t cache_bytes;     // cache=; 0: default
+    uint64_t commit_open_ms;  // UINT64_MAX: default
+    const char *io_method;    // io=; NULL: probe
+    const char *fsname;       // NULL: the store as given
     char kernel_options[512]; // what is passed on to the kernel and libfuse, "nosuid,allow_other"
-    char *lists;            // owns the text that io_method and fsname point into
+    char *lists;              // owns the text that io_method and fsname point into
 };
 
 // False: `message` says what is wrong. The result is to be freed in both cases.

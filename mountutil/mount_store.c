@@ -18,8 +18,8 @@
 #include "mountutil/exit_code.h"
 #include "mountutil/mount_store.h"
 
-// The last component may be missing (a store to be made) or not answer (a dead mount): then it is the resolved
-// parent that counts. Returns 0 or an errno.
+// The last component may be missing (a store to be made) or not answer (a dead mount): then it is
+// the resolved parent that counts. Returns 0 or an errno.
 static int resolve(const char *path, char ret_path[PATH_MAX])
 {
     char parent[PATH_MAX];
@@ -39,9 +39,10 @@ static int resolve(const char *path, char ret_path[PATH_MAX])
     char *slash = strrchr(parent, '/');
     const char *name = slash ? slash + 1 : parent;
     char last[NAME_MAX + 1];
-    if (*name == '\0' || strlen(name) > NAME_MAX || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+    if (*name == '\0' || strlen(name) > NAME_MAX || strcmp(name, ".") == 0 ||
+        strcmp(name, "..") == 0)
         return first_error;
-    strcpy(last, name); // fits
+    memcpy(last, name, strlen(name) + 1);
     if (slash)
         slash[slash == parent ? 1 : 0] = '\0';
     char base[PATH_MAX];
@@ -59,7 +60,8 @@ static int check_mountpoint(char *path, char *text, size_t size)
     struct stat st;
     int err = stat(path, &st) ? errno : 0;
 
-    // A mount whose daemon is gone: nothing can be served from it any more, and nobody else removes it.
+    // A mount whose daemon is gone: nothing can be served from it any more, and nobody else removes
+    // it.
     if (err == ENOTCONN || err == ECONNABORTED) {
         if (mountinfo_find(path, &info) || strcmp(info.type, "fuse.aerofs") != 0) {
             snprintf(text, size, "%s is a dead mount, and none of AeroFS: unmount it first", path);
@@ -135,7 +137,7 @@ static int make_directory(const char *path, char *text, size_t size)
         return exit_code(-err);
     }
     // The entry has to outlast a crash as well as what will be in it.
-    strcpy(parent, path); // both PATH_MAX
+    snprintf(parent, sizeof(parent), "%s", path); // both PATH_MAX
     char *slash = strrchr(parent, '/');
     slash[slash == parent ? 1 : 0] = '\0';
     int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -147,25 +149,33 @@ static int make_directory(const char *path, char *text, size_t size)
     return err ? exit_code(-err) : 0;
 }
 
-static int no_store(const char *path, const struct listing *l, bool missing, char *text, size_t size)
+static int no_store(const char *path, const struct listing *l, bool missing, char *text,
+                    size_t size)
 {
     if (missing)
-        snprintf(text, size, "there is no store: %s does not exist (is its disk mounted? --create makes a new one)",
-                 path);
+        snprintf(
+            text, size,
+            "there is no store: %s does not exist (is its disk mounted? --create makes a new one)",
+            path);
     else if (l->foreign)
-        snprintf(text, size, "%s is not an AeroFS store: it has no superblock, but other files", path);
-    else if (l->leftovers)
-        snprintf(text, size,
-                 "%s is not a complete store: it has no superblock (--create starts over if its creation was "
-                 "interrupted)",
+        snprintf(text, size, "%s is not an AeroFS store: it has no superblock, but other files",
                  path);
+    else if (l->leftovers)
+        snprintf(
+            text, size,
+            "%s is not a complete store: it has no superblock (--create starts over if its creation was "
+            "interrupted)",
+            path);
     else
-        snprintf(text, size, "there is no store: %s is empty (is its disk mounted? --create makes a new one)", path);
+        snprintf(text, size,
+                 "there is no store: %s is empty (is its disk mounted? --create makes a new one)",
+                 path);
     return missing ? EXIT_CODE_NOT_FOUND : EXIT_CODE_NOT_A_STORE;
 }
 
 // Permissions and the disk itself.
-static int check_access(struct mount_place *place, const struct mount_opts *opts, char *text, size_t size)
+static int check_access(struct mount_place *place, const struct mount_opts *opts, char *text,
+                        size_t size)
 {
     struct statvfs sv;
 
@@ -173,18 +183,22 @@ static int check_access(struct mount_place *place, const struct mount_opts *opts
         place->disk_read_only = true;
     // Not taken for `ro` in silence: whoever mounts for writing must learn that it will not be.
     if (place->disk_read_only && !opts->read_only) {
-        snprintf(text, size, "%s is on a read-only disk (-o ro mounts a store that was closed cleanly)", place->store);
+        snprintf(text, size,
+                 "%s is on a read-only disk (-o ro mounts a store that was closed cleanly)",
+                 place->store);
         return EXIT_CODE_READ_ONLY;
     }
     if (access(place->store, R_OK | X_OK | (place->disk_read_only ? 0 : W_OK))) {
         int err = errno;
-        snprintf(text, size, "no permission for the store directory %s: %s", place->store, strerror(err));
+        snprintf(text, size, "no permission for the store directory %s: %s", place->store,
+                 strerror(err));
         return exit_code(-err);
     }
     return 0;
 }
 
-static int check_store(const struct mount_opts *opts, struct mount_place *place, char *text, size_t size)
+static int check_store(const struct mount_opts *opts, struct mount_place *place, char *text,
+                       size_t size)
 {
     struct listing l = {0};
     struct stat st;
@@ -215,19 +229,21 @@ static int check_store(const struct mount_opts *opts, struct mount_place *place,
     // An empty directory that was there before gets the store's mode too.
     if (place->make_store && chmod(place->store, 0700)) {
         int perm_err = errno;
-        snprintf(text, size, "cannot make the store directory %s private: %s", place->store, strerror(perm_err));
+        snprintf(text, size, "cannot make the store directory %s private: %s", place->store,
+                 strerror(perm_err));
         return exit_code(-perm_err);
     }
     return 0;
 }
 
-int mount_place_check(const struct mount_opts *opts, struct mount_place *ret_place, char *message_text,
-                      size_t message_size)
+int mount_place_check(const struct mount_opts *opts, struct mount_place *ret_place,
+                      char *message_text, size_t message_size)
 {
     *ret_place = (struct mount_place){.lock_fd = -1};
     int err = resolve(opts->mountpoint, ret_place->mountpoint);
     if (err) {
-        snprintf(message_text, message_size, "the mount point %s: %s", opts->mountpoint, strerror(err));
+        snprintf(message_text, message_size, "the mount point %s: %s", opts->mountpoint,
+                 strerror(err));
         return exit_code(-err);
     }
     err = resolve(opts->store, ret_place->store);
@@ -235,9 +251,11 @@ int mount_place_check(const struct mount_opts *opts, struct mount_place *ret_pla
         snprintf(message_text, message_size, "the store %s: %s", opts->store, strerror(err));
         return exit_code(-err);
     }
-    if (contains(ret_place->store, ret_place->mountpoint) || contains(ret_place->mountpoint, ret_place->store)) {
-        snprintf(message_text, message_size, "STORE and MOUNTPOINT may not contain each other: %s, %s",
-                 ret_place->store, ret_place->mountpoint);
+    if (contains(ret_place->store, ret_place->mountpoint) ||
+        contains(ret_place->mountpoint, ret_place->store)) {
+        snprintf(message_text, message_size,
+                 "STORE and MOUNTPOINT may not contain each other: %s, %s", ret_place->store,
+                 ret_place->mountpoint);
         return EXIT_CODE_USAGE;
     }
     int r = check_mountpoint(ret_place->mountpoint, message_text, message_size);
@@ -246,15 +264,23 @@ int mount_place_check(const struct mount_opts *opts, struct mount_place *ret_pla
 
 // ---- the lock ----
 
-// How long a daemon that was killed may take to let go, and how often to look.
-#define LOCK_WAIT_MS 2000
-#define LOCK_STEP_MS 20
+// How long a daemon may take to let go: one that was killed; one that has been unmounted and writes
+// its last checkpoint; one that serves, or has been unmounted this very moment. And how often to
+// look.
+#define DEAD_WAIT_MS    2000
+#define CLOSING_WAIT_MS 60000
+#define ALIVE_WAIT_MS   500
+#define LOCK_STEP_MS    20
 
-static pid_t read_holder(int fd)
+#define CLOSING "closing"
+
+// The text in the lock file: "PID" or "PID closing". It decides nothing but how long to wait.
+static pid_t read_holder(int fd, bool *ret_closing)
 {
     char text[32] = "";
     ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
 
+    *ret_closing = strstr(text, CLOSING);
     return n > 0 ? (pid_t)strtol(text, NULL, 10) : 0;
 }
 
@@ -288,12 +314,12 @@ static bool holder_is_dead(pid_t pid)
     return dying || state == 'Z' || state == 'X';
 }
 
-static void write_holder(int fd)
+static void write_holder(int fd, const char *state)
 {
     char text[32];
-    int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+    int n = snprintf(text, sizeof(text), "%d%s\n", (int)getpid(), state);
 
-    // For people; failing changes nothing.
+    // Failing changes nothing.
     if (ftruncate(fd, 0) == 0)
         (void)!pwrite(fd, text, (size_t)n, 0);
 }
@@ -314,39 +340,68 @@ static int open_lock(const struct mount_place *place, const char *path)
     return open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
+// 0: locked (or nothing to lock), 1: held by another one, else an errno, negated.
+static int try_lock(struct mount_place *place, const char *path, pid_t *ret_holder,
+                    bool *ret_closing)
+{
+    int fd = open_lock(place, path);
+
+    // No file on a read-only disk: never mounted since it was copied there, and nobody can write to
+    // it.
+    if (fd < 0)
+        return errno == ENOENT && place->disk_read_only ? 0 : -errno;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_still_there(fd, path)) {
+        if (!place->disk_read_only)
+            write_holder(fd, "");
+        place->lock_fd = fd;
+        return 0;
+    }
+    *ret_holder = read_holder(fd, ret_closing);
+    close(fd);
+    return 1;
+}
+
 int mount_place_lock(struct mount_place *place, char *message_text, size_t message_size)
 {
     char path[PATH_MAX + 8];
     const struct timespec step = {.tv_nsec = LOCK_STEP_MS * 1000000L};
     pid_t holder = 0;
+    bool closing = false;
+    int r;
 
     snprintf(path, sizeof(path), "%s/lock", place->store);
     for (int waited = 0;; waited += LOCK_STEP_MS) {
-        int fd = open_lock(place, path);
-        if (fd < 0 && errno == ENOENT && place->disk_read_only)
-            return 0; // never mounted since it was copied there, and nobody can write to it
-        if (fd < 0) {
-            int err = errno;
-            snprintf(message_text, message_size, "cannot open %s: %s", path, strerror(err));
-            return exit_code(-err);
-        }
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_still_there(fd, path)) {
-            if (!place->disk_read_only)
-                write_holder(fd);
-            place->lock_fd = fd;
-            return 0;
-        }
-        holder = read_holder(fd);
-        close(fd);
-        if (waited >= LOCK_WAIT_MS || !holder_is_dead(holder))
+        r = try_lock(place, path, &holder, &closing);
+        int limit = ALIVE_WAIT_MS;
+        if (r <= 0)
+            limit = 0;
+        else if (holder_is_dead(holder))
+            limit = DEAD_WAIT_MS;
+        else if (closing)
+            limit = CLOSING_WAIT_MS;
+        if (waited >= limit)
             break;
         nanosleep(&step, NULL);
     }
-    if (holder_is_dead(holder)) // so it is someone who leaves no number: a command that reads the store
-        snprintf(message_text, message_size, "the store %s is in use (by aerofs check, or the like)", place->store);
+    if (r == 0)
+        return 0;
+    if (r < 0)
+        snprintf(message_text, message_size, "cannot open %s: %s", path, strerror(-r));
+    else if (holder_is_dead(
+                 holder)) // so it is someone who leaves no number: a command that reads the store
+        snprintf(message_text, message_size,
+                 "the store %s is in use (by aerofs check, or the like)", place->store);
     else
-        snprintf(message_text, message_size, "the store %s is in use by PID %d", place->store, (int)holder);
-    return EXIT_CODE_IN_USE;
+        snprintf(message_text, message_size, "the store %s is in use by PID %d%s", place->store,
+                 (int)holder,
+                 closing ? ", which has been unmounted and takes long to close it" : "");
+    return r < 0 ? exit_code(r) : EXIT_CODE_IN_USE;
+}
+
+void mount_place_closing(struct mount_place *place)
+{
+    if (place->lock_fd >= 0 && !place->disk_read_only)
+        write_holder(place->lock_fd, " " CLOSING);
 }
 
 void mount_place_unlock(struct mount_place *place)

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -49,6 +50,24 @@ static int check_directory(const struct command *command, const char *path)
     return err;
 }
 
+#define WAIT_MS      3000
+#define WAIT_STEP_MS 50
+
+// Returns 0 when the lock is held, shared; -EWOULDBLOCK when a daemon has it, or another error.
+static int try_lock(int fd, enum store_dir_lock lock)
+{
+    const struct timespec step = {.tv_nsec = WAIT_STEP_MS * 1000000L};
+    int left_ms = lock == STORE_DIR_PATIENT ? WAIT_MS : 0;
+
+    while (flock(fd, LOCK_SH | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK || left_ms <= 0)
+            return -errno;
+        left_ms -= WAIT_STEP_MS;
+        nanosleep(&step, NULL);
+    }
+    return 0;
+}
+
 // The daemon holds STORE/lock exclusively. Its text, the process, is for messages only.
 static int take_lock(const struct command *command, enum store_dir_lock lock, struct store_dir *dir)
 {
@@ -66,13 +85,13 @@ static int take_lock(const struct command *command, enum store_dir_lock lock, st
         cmd_error(command, "cannot open '%s': %s", name, strerror(-err));
         return err;
     }
-    if (flock(fd, LOCK_SH | LOCK_NB) < 0) {
-        int err = -errno;
-        if (err != -EWOULDBLOCK) {
-            cmd_error(command, "cannot test the lock '%s': %s", name, strerror(-err));
-            close(fd);
-            return err;
-        }
+    int err = try_lock(fd, lock);
+    if (err && err != -EWOULDBLOCK) {
+        cmd_error(command, "cannot test the lock '%s': %s", name, strerror(-err));
+        close(fd);
+        return err;
+    }
+    if (err) {
         dir->in_use = true;
         ssize_t got = pread(fd, text, sizeof(text) - 1, 0);
         text[got > 0 ? got : 0] = 0;
@@ -80,7 +99,7 @@ static int take_lock(const struct command *command, enum store_dir_lock lock, st
         close(fd);
         return 0;
     }
-    if (lock == STORE_DIR_SHARED)
+    if (lock != STORE_DIR_TEST)
         dir->lock_fd = fd;
     else
         close(fd);
@@ -98,7 +117,7 @@ int store_dir_open(const struct command *command, const char *path, enum store_d
     err = take_lock(command, lock, ret_dir);
     if (err)
         return err;
-    if (ret_dir->in_use && lock == STORE_DIR_SHARED)
+    if (ret_dir->in_use && lock != STORE_DIR_TEST)
         return 0;
     err = io_plain_open(path, true, &ret_dir->io);
     if (err) {

@@ -13,9 +13,11 @@
 #include "mountutil/cmd.h"
 
 enum store_dir_lock {
-    STORE_DIR_SHARED, // keep the lock shared until store_dir_close(), so that no daemon starts
-                      // meanwhile
-    STORE_DIR_TEST,   // only look whether somebody holds it
+    STORE_DIR_SHARED,  // keep the lock shared until store_dir_close(), so that no daemon starts
+                       // meanwhile
+    STORE_DIR_PATIENT, // the same; a daemon gets a moment to end, for umount(8) returns before it
+                       // has
+    STORE_DIR_TEST,    // only look whether somebody holds it
 };
 
 struct store_dir {
@@ -24,7 +26,7 @@ struct store_dir {
     int lock_fd; // -1: not held
     bool in_use; // a daemon has the store
     long holder; // its process, 0: not known
-    // What examine_load() said, unless in_use with STORE_DIR_SHARED.
+    // What examine_load() said, unless in_use without STORE_DIR_TEST.
     struct examination x;
     int error; // 0, or why the store cannot be mounted; x.message says it in words
 };

@@ -56,6 +56,26 @@ static void change_attrs(struct inode *in, const struct store_attr *attr, unsign
     in->ctime = (set & STORE_SET_CTIME) ? attr->ctime : now;
 }
 
+// The operation that a change of mode or owner is at once. What is being written keeps its times for its own completion, or
+// a crash would leave the old content with the new times.
+static int attributes_commit(struct store *s, struct fault *f, uint64_t ino, const struct oinode *oi,
+                             const struct inode *in, unsigned set, struct op *op)
+{
+    struct inode tree;
+    int err = inode_get(s, f, ino, &tree);
+
+    if (err < 0)
+        return err;
+    op->ino = ino;
+    op->inode = *in;
+    op->inode.nlink = AF_MAX(in->nlink, 1u);
+    if (oi && oi->p && !(set & (STORE_SET_MTIME | STORE_SET_MTIME_NOW)))
+        op->inode.mtime = tree.mtime;
+    if (oi && oi->p && !(set & (STORE_SET_ATIME | STORE_SET_ATIME_NOW)))
+        op->inode.atime = tree.atime;
+    return op_commit(s, f, op, 0);
+}
+
 static int setattr_locked(struct store *s, struct fault *f, uint64_t ino, const struct store_attr *attr, unsigned set,
                           struct store_attr *ret)
 {
@@ -77,11 +97,8 @@ static int setattr_locked(struct store *s, struct fault *f, uint64_t ino, const 
     change_attrs(&in, attr, set, op.time);
     if (oi && oi->p && oi->p->is_new) {
         change_attrs(&oi->p->fresh, attr, set, op.time);
-    } else if (!(oi && oi->p) || (set & owner)) {
-        op.ino = ino;
-        op.inode = in;
-        op.inode.nlink = AF_MAX(in.nlink, 1u);
-        err = op_commit(s, f, &op, 0);
+    } else if (!(oi && oi->p && oi->dirty_handles > 0) || (set & owner)) {
+        err = attributes_commit(s, f, ino, oi, &in, set, &op);
     }
     if (err < 0)
         return err;

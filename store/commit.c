@@ -36,6 +36,20 @@ static int admit(struct store *s, struct fault *f, size_t body_bytes)
     return wal_prepare(s->wal, body_bytes + 256);
 }
 
+// ctime has moved in the tree. Readers of a file that is being written see the pending one, and the completion must not set it back.
+static void touch_pending(struct store *s, const struct op *op)
+{
+    bool replaced = op->kind == OP_RENAME && !(op->flags & OP_EXCHANGE);
+    struct oinode *oi = NULL;
+
+    if (op->kind == OP_UNLINK || op->kind == OP_SET_XATTR || op->kind == OP_REMOVE_XATTR)
+        oi = oinode_find(s, op->ino);
+    else if (replaced && op->replaced != 0)
+        oi = oinode_find(s, op->replaced);
+    if (oi && oi->p && oi->p->times)
+        oi->p->ctime = op->time;
+}
+
 int op_commit(struct store *s, struct fault *f, struct op *op, uint64_t data_number)
 {
     uint64_t lsn;
@@ -59,6 +73,7 @@ int op_commit(struct store *s, struct fault *f, struct op *op, uint64_t data_num
     if (err < 0)
         return err;
     op_apply(s, op, lsn);
+    touch_pending(s, op);
     if (store_wants_checkpoint_locked(s) || store_busy_locked(s))
         s->signal = true;
     return 0;

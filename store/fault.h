@@ -44,7 +44,8 @@ struct fault {
     int bad_error;
     struct block **pins; // pinned by the resolver, unpinned by fault_end()
     unsigned pin_count, pin_cap;
-    unsigned rounds;     // how often it was resolved; waiting for space is bounded by it
+    unsigned rounds;     // how often it was resolved
+    unsigned waits;      // how often it has waited for space; space_prepare() gives up at a bound
 };
 
 #endif

@@ -135,18 +135,36 @@ static void change_end(struct store *s, struct store_file *file, uint64_t end, b
     mark_dirty(file);
 }
 
-// Bounds of memory: an inode with much in memory is written out first, and so is the writer when all together are at the bound.
+// Somebody whose content is in memory, the one that has waited longest.
+static struct oinode *spill_victim(struct store *s)
+{
+    list_for_each(at, &s->pending) {
+        struct oinode *oi = list_entry(at, struct oinode, pending_link);
+
+        if (oi->p->mem_blocks > 0) {
+            list_remove(&oi->pending_link);
+            list_append(&s->pending, &oi->pending_link);
+            return oi;
+        }
+    }
+    return NULL;
+}
+
+// Bounds of memory: an inode with much in memory is written out first; when all together are at the bound, the writer's own, or else
+// the oldest.
 static int memory_room(struct store *s, struct fault *f, struct oinode *oi, size_t blocks)
 {
     const struct pending *p = oi->p;
+    struct oinode *victim = NULL;
 
-    if (p->mem_blocks + blocks <= PENDING_MEM_INODE_MAX && s->pending_mem_blocks + blocks <= s->pending_mem_max &&
-        !stage_wanted(p))
-        return 0;
-    if (p->mem_blocks == 0 && !stage_wanted(p))
+    if (stage_wanted(p) || (p->mem_blocks > 0 && p->mem_blocks + blocks > PENDING_MEM_INODE_MAX))
+        victim = oi;
+    else if (s->pending_mem_blocks > 0 && s->pending_mem_blocks + blocks > s->pending_mem_max)
+        victim = p->mem_blocks > 0 ? oi : spill_victim(s);
+    if (!victim)
         return 0;
     f->kind = FAULT_SPILL;
-    f->number = oi->ino;
+    f->number = victim->ino;
     return -AF_E_FAULT;
 }
 
@@ -379,7 +397,7 @@ int file_truncate(struct store *s, struct fault *f, uint64_t ino, struct store_f
 
     if (!oi)
         return -ENOMEM;
-    alone = !file && !oi->p; // by path on a file that nobody is changing: an operation of its own
+    alone = !file && oi->dirty_handles == 0; // by path on a file that nobody is changing: an operation of its own
     oi->opens++;
     err = truncate_locked(s, f, oi, size);
     if (err == 0 && file)

@@ -193,6 +193,7 @@ struct oinode *oinode_get(struct store *s, uint64_t ino)
     struct oinode **bucket = &s->oinodes[ino_bucket(ino, OINODE_BUCKETS)];
 
     oi->ino = ino;
+    oi->epoch = 1; // a handle that has changed nothing says 0
     list_init(&oi->pending_link);
     oi->hash_next = *bucket;
     *bucket = oi;

@@ -384,7 +384,7 @@ static void drop_fresh_name(struct store *s, struct oinode *oi)
     p->name = NULL;
     p->parent = 0;
     p->fresh.nlink = 0;
-    p->fresh.ctime = store_now(s);
+    p->fresh.ctime = p->ctime = store_now(s);
     if (oi->opens == 0) {
         pending_drop(s, oi);
         oinode_put(s, oi);

@@ -9,7 +9,7 @@
 #include "base/err.h"
 
 #define RESERVE_MIN         256u   // blocks
-#define RESERVE_MAX         16384u // 64 MiB
+#define RESERVE_MAX         65536u // 256 MiB
 #define GROW_MIN            1024u  // 4 MiB
 #define GROW_MAX            16384u // 64 MiB
 #define GROW_LEAST          64u    // a host with less room than this is full
@@ -77,7 +77,7 @@ int space_set_capacity(struct space *sp, uint64_t blocks)
     }
     for (uint64_t i = old_groups; i < groups_of(blocks); i++) {
         struct space_group *g = space_group(sp, i);
-        *g = (struct space_group){.ref = space_fresh_ref(i)};
+        *g = (struct space_group){.ref = {.slot = SLOT_NEVER}};
         space_count_free(sp, g, group_blocks(blocks, i) - space_group_reserved(i));
     }
     sp->capacity = blocks;
@@ -119,6 +119,20 @@ static int read_index(struct space *sp, uint64_t i, const struct map_ref_disk *r
                           sp->config.uuid);
 }
 
+// One entry of an index block; `*sum` of the free ones rises.
+static int open_group(struct space *sp, uint64_t group, const struct space_ref *ref, uint32_t *sum)
+{
+    struct space_group *g = space_group(sp, group);
+    uint32_t most = g->free; // as set_capacity() made it: nothing is in use
+    if (ref->free > most || (ref->slot == SLOT_NEVER && ref->free < most))
+        return -AF_E_SPACE_LAYOUT;
+    if (ref->slot != SLOT_NEVER)
+        g->ref = *ref;
+    space_count_free(sp, g, (int64_t)ref->free - most);
+    *sum += ref->free;
+    return 0;
+}
+
 static int open_index(struct space *sp, uint64_t i, const struct map_ref_disk *ref, uint8_t *bytes)
 {
     int r = read_index(sp, i, ref, bytes);
@@ -128,24 +142,16 @@ static int open_index(struct space *sp, uint64_t i, const struct map_ref_disk *r
     unsigned count = space_decode_index(bytes, refs);
     if (count != index_entries(sp->capacity, i))
         return -AF_E_SPACE_LAYOUT;
-    struct space_index *index = sp->indexes[i];
     uint32_t sum = 0;
-    for (unsigned g = 0; g < count; g++) {
-        uint64_t group = i * GROUPS_PER_INDEX + g;
-        uint32_t behind = GROUP_BLOCKS - group_blocks(sp->capacity, group);
-        if (refs[g].free < behind)
-            return -AF_E_SPACE_LAYOUT; // blocks behind the end cannot be in use
-        sum += refs[g].free;
-        struct space_group *sg = &index->groups[g];
-        sg->ref = refs[g];
-        space_count_free(sp, sg, (int64_t)(refs[g].free - behind) - sg->free);
-    }
+    for (unsigned g = 0; g < count && r == 0; g++)
+        r = open_group(sp, i * GROUPS_PER_INDEX + g, &refs[g], &sum);
+    if (r < 0)
+        return r;
     if (sum != le32_get(ref->free))
         return -AF_E_SPACE_LAYOUT;
-    index->checksum = le64_get(ref->checksum);
-    index->free = sum;
-    index->slot = ref->slot;
-    index->count = count;
+    sp->indexes[i]->checksum = le64_get(ref->checksum);
+    sp->indexes[i]->free = sum;
+    sp->indexes[i]->slot = ref->slot;
     return 0;
 }
 
@@ -175,6 +181,7 @@ static int open_image(struct space *sp, const struct space_image *image)
     r = space_set_capacity(sp, image->data_blocks);
     if (r < 0)
         return r;
+    sp->published_blocks = image->data_blocks;
     uint8_t *block = malloc(BLOCK_BYTES);
     if (block == NULL)
         return -ENOMEM;
@@ -290,7 +297,7 @@ static int check_space(struct space *sp, struct fault *f, uint64_t blocks, uint6
         return -AF_E_FAULT;
     }
     note_refusal(sp);
-    if (sp->waiting > 0 && f->rounds < SPACE_ROUNDS_MAX) {
+    if (sp->waiting > 0 && f->waits < SPACE_ROUNDS_MAX) {
         f->kind = FAULT_SPACE;
         f->number = missing;
         return -AF_E_FAULT;
@@ -380,6 +387,8 @@ static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_
             return 0;
         uint64_t bytes = (*ret_capacity - from) * BLOCK_BYTES;
         int r = data->io->ops->allocate(data, from * BLOCK_BYTES, bytes);
+        if (r == 0)
+            return io_sync(data);
         if (!host_has_no_room(r) || step <= GROW_LEAST)
             return r;
         step = step > need ? need : AF_MAX(step / 2, GROW_LEAST);
@@ -428,14 +437,13 @@ unlock:
 
 // ---- replay ----
 
-// The log names blocks behind what the superblock knew of: `data` had grown after it.
+// The log names blocks behind what the superblock knew of: `data` had grown after it, and was
+// synced before they were granted; so behind its end there is nothing that the log can name.
 static int claim_capacity(struct space *sp, uint64_t end)
 {
     if (end <= sp->capacity)
         return 0;
-    if (!sp->config.read_only && end > sp->file_blocks)
-        return -AF_E_SPACE_CLAIM;
-    return space_set_capacity(sp, end);
+    return end > sp->file_blocks ? -AF_E_SPACE_CLAIM : space_set_capacity(sp, end);
 }
 
 int space_claim(struct space *sp, struct fault *f, uint64_t address, uint64_t count)

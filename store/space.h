@@ -54,7 +54,7 @@ struct space_config {
     struct io *io;
     uint8_t uuid[16];
     uint64_t max_blocks; // cap of the store's data (size=), UINT64_MAX: none
-    // In-memory replay of `aerofs check`: never grows the file, claims past its end are fine.
+    // In-memory replay of `aerofs check`: capacity grows in memory, the file does not.
     bool read_only;
 };
 
@@ -86,7 +86,7 @@ void space_release(struct space *sp, uint64_t address, uint64_t count);
 int space_reserve(struct space *sp, struct fault *f, uint64_t blocks) AF_NODISCARD;
 void space_unreserve(struct space *sp, uint64_t blocks);
 // Size of the reserve at the present capacity: a sixteenth of what the store can become, at least
-// 256 blocks, at most 64 MiB. What is dirty in memory is bounded by a quarter of it, so that
+// 256 blocks, at most 256 MiB. What is dirty in memory is bounded by a quarter of it, so that
 // completions find room for their nodes.
 uint64_t space_reserve_blocks(const struct space *sp);
 
@@ -95,9 +95,14 @@ uint64_t space_reserve_blocks(const struct space *sp);
 int space_claim(struct space *sp, struct fault *f, uint64_t address, uint64_t count) AF_NODISCARD;
 
 // Resolvers; without the lock (taken inside where needed).
+// A group that cannot be read is left out from then on, so an operation that only wants space fails
+// once and then takes it elsewhere.
 int space_load_group(struct space *sp, struct af_mutex *lock, uint64_t group) AF_NODISCARD;
-// 0 also when the host has no more room or the cap is reached: that is noted, and the repeated
-// space_prepare() decides whether a smaller reserve, or a checkpoint, lets the operation pass.
+// Allocates on the host and syncs `data` before anything is granted on the new part, since a record
+// may name it as soon as it is granted. 0 also when the host has no more room or the cap is
+// reached: that is noted, and the repeated space_prepare() decides whether a smaller reserve, or a
+// checkpoint, lets the operation pass. -ENOMEM; anything else can be a failed sync of `data`: the
+// store must fail, because what was written to it before may be lost.
 int space_grow(struct space *sp, struct af_mutex *lock, uint64_t blocks) AF_NODISCARD;
 
 // ---- checkpoint ----
@@ -121,9 +126,8 @@ void space_frozen_free(struct space_frozen *z);
 
 void space_get_stats(struct space *sp, struct space_stats *ret_stats);
 
-// Bitmap and index blocks from disk: pure checks; for verification too. Of a bitmap block `count`
-// is the number of zero bits of the whole group: those behind the end of `data` are zero and count,
-// so that growth of the last group changes no block.
+// Bitmap and index blocks from disk: pure checks; for verification too. How many blocks the last
+// group has they do not know: who knows data_blocks checks that what is free is not more than that.
 int space_validate(const uint8_t *bytes, enum block_type type, uint64_t address, uint64_t checksum,
                    const uint8_t uuid[16]) AF_NODISCARD;
 uint64_t space_bitmap_address(uint64_t group, unsigned slot);

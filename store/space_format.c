@@ -40,12 +40,6 @@ void space_fresh_bits(uint64_t group, uint64_t *words)
     bits_fill(words, 0, space_group_reserved(group), true);
 }
 
-struct space_ref space_fresh_ref(uint64_t group)
-{
-    return (struct space_ref){.free = GROUP_BLOCKS - space_group_reserved(group),
-                              .slot = SLOT_NEVER};
-}
-
 static void encode_header(struct block_header_disk *h, enum block_type type, const uint8_t uuid[16],
                           uint64_t address, uint64_t sequence, uint32_t count)
 {
@@ -58,12 +52,12 @@ static void encode_header(struct block_header_disk *h, enum block_type type, con
     h->count = le32_put(count);
 }
 
-uint64_t space_encode_bitmap(uint8_t *bytes, const uint8_t uuid[16], uint64_t group, unsigned slot,
-                             uint64_t sequence, const uint64_t *words)
+uint64_t space_encode_bitmap(uint8_t *bytes, const uint8_t uuid[16], uint64_t group,
+                             const struct space_ref *ref, uint64_t sequence, const uint64_t *words)
 {
     struct bitmap_disk *b = (struct bitmap_disk *)bytes;
-    encode_header(&b->header, BLOCK_TYPE_BITMAP, uuid, space_bitmap_address(group, slot), sequence,
-                  bits_count_zeros(words));
+    encode_header(&b->header, BLOCK_TYPE_BITMAP, uuid, space_bitmap_address(group, ref->slot),
+                  sequence, ref->free);
     for (unsigned i = 0; i < GROUP_WORDS; i++)
         b->words[i] = le64_put(words[i]);
     return checksum(CSUM_BITMAP, 0, bytes, BLOCK_BYTES);
@@ -132,8 +126,14 @@ static int validate_bitmap(const uint8_t *bytes, uint64_t address)
     uint64_t group = address / GROUP_BLOCKS;
     if (address % GROUP_BLOCKS > 1 || !bits_all(words, 0, space_group_reserved(group), true))
         return -AF_E_SPACE_LAYOUT;
+    // What is zero and not counted does not exist, so it lies at the end.
     const struct bitmap_disk *b = (const struct bitmap_disk *)bytes;
-    return le32_get(b->header.count) == bits_count_zeros(words) ? 0 : -AF_E_SPACE_LAYOUT;
+    unsigned zeros = bits_count_zeros(words);
+    uint32_t counted = le32_get(b->header.count);
+    if (counted > zeros)
+        return -AF_E_SPACE_LAYOUT;
+    unsigned behind = zeros - counted;
+    return bits_all(words, GROUP_BLOCKS - behind, behind, false) ? 0 : -AF_E_SPACE_LAYOUT;
 }
 
 static int validate_index(const uint8_t *bytes, uint64_t address)
@@ -154,7 +154,8 @@ static int validate_index(const uint8_t *bytes, uint64_t address)
             return -AF_E_SPACE_LAYOUT;
         if (never != (le64_get(ref->checksum) == 0))
             return -AF_E_SPACE_LAYOUT;
-        if (le32_get(ref->free) > most || (never && le32_get(ref->free) != most))
+        bool whole = i + 1 < count; // the last one may be shorter
+        if (le32_get(ref->free) > most || (never && whole && le32_get(ref->free) != most))
             return -AF_E_SPACE_LAYOUT;
     }
     size_t rest = (GROUPS_PER_INDEX - count) * sizeof(struct map_ref_disk);

@@ -23,7 +23,7 @@ struct change { // a bitmap written
 struct index_change {
     uint64_t index;
     uint64_t checksum;
-    uint32_t free, count;
+    uint32_t free;
     uint8_t slot;
 };
 
@@ -249,6 +249,7 @@ static int apply_ranges(uint64_t *words, uint64_t group, const struct range *ran
 static int published_words(struct space *sp, struct af_mutex *lock, uint64_t group, bool has_sets,
                            struct space_ref *ret_ref, uint64_t *words)
 {
+    uint64_t published = AF_MAX(sp->published_blocks, group * GROUP_BLOCKS); // it may be new
     af_lock(lock);
     const struct space_group *g = space_group(sp, group);
     *ret_ref = g->ref;
@@ -258,7 +259,9 @@ static int published_words(struct space *sp, struct af_mutex *lock, uint64_t gro
     af_unlock(lock);
     if (loaded)
         return 0;
-    return has_sets ? -AF_E_SPACE_LAYOUT : space_read_bitmap(sp, group, ret_ref, words);
+    if (has_sets)
+        return -AF_E_SPACE_LAYOUT;
+    return space_read_bitmap(sp, group, ret_ref, group_blocks(published, group), words);
 }
 
 static int add_change(struct space_frozen *z, uint64_t group, struct space_ref ref)
@@ -285,11 +288,27 @@ static int write_bitmap(struct space *sp, struct space_frozen *z, uint64_t group
                         const struct space_ref *published, const uint64_t *words, uint64_t sequence,
                         uint8_t *bytes)
 {
-    struct space_ref ref = {.free = bits_count_zeros(words), .slot = other_slot(published->slot)};
-    ref.checksum = space_encode_bitmap(bytes, sp->config.uuid, group, ref.slot, sequence, words);
+    unsigned behind = GROUP_BLOCKS - group_blocks(z->capacity, group);
+    struct space_ref ref = {.free = bits_count_zeros(words) - behind,
+                            .slot = other_slot(published->slot)};
+    ref.checksum = space_encode_bitmap(bytes, sp->config.uuid, group, &ref, sequence, words);
     uint64_t address = space_bitmap_address(group, ref.slot);
     int r = io_pwrite(sp->config.data, bytes, BLOCK_BYTES, address * BLOCK_BYTES);
     return r < 0 ? r : add_change(z, group, ref);
+}
+
+// The address of a group that must be written although nothing was allocated or freed in it: the
+// last one of the published map, when it has grown, because what is free in it is counted in its
+// block.
+static uint64_t grown_group(struct space *sp, struct af_mutex *lock, const struct space_frozen *z)
+{
+    uint64_t last = sp->published_blocks / GROUP_BLOCKS;
+    if (sp->published_blocks % GROUP_BLOCKS == 0 || z->capacity == sp->published_blocks)
+        return UINT64_MAX;
+    af_lock(lock);
+    bool written = space_group(sp, last)->ref.slot != SLOT_NEVER;
+    af_unlock(lock);
+    return written ? last * GROUP_BLOCKS : UINT64_MAX;
 }
 
 // All groups that the interval changed, in order.
@@ -297,15 +316,18 @@ static int write_bitmaps(struct space *sp, struct af_mutex *lock, struct space_f
                          uint64_t sequence, uint8_t *bytes)
 {
     size_t set = 0, clear = 0;
-    while (set < z->set_count || clear < z->clear_count) {
-        uint64_t address = UINT64_MAX;
+    uint64_t grown = grown_group(sp, lock, z);
+    while (set < z->set_count || clear < z->clear_count || grown != UINT64_MAX) {
+        uint64_t address = grown;
         if (set < z->set_count)
-            address = z->sets[set].address;
+            address = AF_MIN(address, z->sets[set].address);
         if (clear < z->clear_count)
             address = AF_MIN(address, z->clears[clear].address);
         if (address >= z->capacity)
             return -AF_E_SPACE_LAYOUT;
         uint64_t group = address / GROUP_BLOCKS;
+        if (grown / GROUP_BLOCKS == group)
+            grown = UINT64_MAX;
         bool has_sets = set < z->set_count && z->sets[set].address / GROUP_BLOCKS == group;
 
         uint64_t words[GROUP_WORDS];
@@ -333,12 +355,14 @@ static bool index_refs(struct space *sp, struct af_mutex *lock, const struct spa
 {
     uint64_t first = i * GROUPS_PER_INDEX;
     unsigned count = index_entries(z->capacity, i);
+    bool changed = index_blocks(sp->published_blocks, i) != index_blocks(z->capacity, i);
     af_lock(lock);
-    const struct space_index *index = sp->indexes[i];
-    bool changed = index->count != count; // never written, or `data` has grown
     for (unsigned g = 0; g < count; g++)
-        refs[g] = index->groups[g].ref;
+        refs[g] = sp->indexes[i]->groups[g].ref;
     af_unlock(lock);
+    for (unsigned g = 0; g < count; g++)
+        if (refs[g].slot == SLOT_NEVER)
+            refs[g].free = group_blocks(z->capacity, first + g) - space_group_reserved(first + g);
     for (; *at < z->change_count && z->changes[*at].group < first + count; (*at)++) {
         refs[z->changes[*at].group - first] = z->changes[*at].ref;
         changed = true;
@@ -349,11 +373,12 @@ static bool index_refs(struct space *sp, struct af_mutex *lock, const struct spa
 static int write_index(struct space *sp, struct space_frozen *z, uint64_t i,
                        const struct space_ref *refs, uint64_t sequence, uint8_t *bytes)
 {
-    struct index_change c = {.index = i, .count = index_entries(z->capacity, i)};
+    struct index_change c = {.index = i};
+    unsigned count = index_entries(z->capacity, i);
     c.slot = other_slot(sp->indexes[i]->slot);
-    for (unsigned g = 0; g < c.count; g++)
+    for (unsigned g = 0; g < count; g++)
         c.free += refs[g].free;
-    c.checksum = space_encode_index(bytes, sp->config.uuid, i, c.slot, sequence, refs, c.count);
+    c.checksum = space_encode_index(bytes, sp->config.uuid, i, c.slot, sequence, refs, count);
     z->indexes[z->index_count++] = c;
     uint64_t address = space_index_address(i, c.slot);
     return io_pwrite(sp->config.data, bytes, BLOCK_BYTES, address * BLOCK_BYTES);
@@ -385,7 +410,7 @@ static int write_indexes(struct space *sp, struct af_mutex *lock, struct space_f
         }
         free_blocks += le32_get(image->refs[i].free);
     }
-    image->used_blocks = groups_of(z->capacity) * GROUP_BLOCKS - free_blocks;
+    image->used_blocks = z->capacity - free_blocks;
     return 0;
 }
 
@@ -437,8 +462,10 @@ static void adopt_changes(struct space *sp, const struct space_frozen *z)
         struct space_group *g = space_group(sp, c->group);
         g->ref = c->ref;
         if (g->bits == NULL && !g->bad) {
-            uint32_t behind = GROUP_BLOCKS - group_blocks(sp->capacity, c->group);
-            space_count_free(sp, g, (int64_t)(c->ref.free - behind) - g->free);
+            // And what has come to the group since it was written.
+            unsigned more =
+                group_blocks(sp->capacity, c->group) - group_blocks(z->capacity, c->group);
+            space_count_free(sp, g, (int64_t)c->ref.free + more - g->free);
         }
     }
     for (size_t i = 0; i < z->index_count; i++) {
@@ -447,8 +474,8 @@ static void adopt_changes(struct space *sp, const struct space_frozen *z)
         index->checksum = c->checksum;
         index->free = c->free;
         index->slot = c->slot;
-        index->count = c->count;
     }
+    sp->published_blocks = z->capacity;
 }
 
 // The same in a loaded group, whose bitmap was not kept when it was written: the ranges are few.

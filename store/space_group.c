@@ -10,7 +10,7 @@
 #include "base/err.h"
 
 int space_read_bitmap(struct space *sp, uint64_t group, const struct space_ref *ref,
-                      uint64_t *words)
+                      unsigned blocks, uint64_t *words)
 {
     if (ref->slot == SLOT_NEVER) {
         space_fresh_bits(group, words);
@@ -25,7 +25,9 @@ int space_read_bitmap(struct space *sp, uint64_t group, const struct space_ref *
         r = space_validate(bytes, BLOCK_TYPE_BITMAP, address, ref->checksum, sp->config.uuid);
     if (r == 0) {
         space_decode_bitmap(bytes, words);
-        if (bits_count_zeros(words) != ref->free)
+        unsigned behind = GROUP_BLOCKS - blocks;
+        if (!bits_all(words, blocks, behind, false) ||
+            bits_count_zeros(words) != ref->free + behind)
             r = -AF_E_SPACE_LAYOUT;
     }
     free(bytes);
@@ -87,11 +89,9 @@ static void evict(struct space *sp, const struct space_bits *keep)
 }
 
 // `b->disk` has been read; the rest follows from it.
-static int install(struct space *sp, struct space_group *g, struct space_bits *b)
+static void install(struct space *sp, struct space_group *g, struct space_bits *b)
 {
     unsigned blocks = group_blocks(sp->capacity, b->group);
-    if (!bits_all(b->disk, blocks, GROUP_BLOCKS - blocks, false))
-        return -AF_E_SPACE_LAYOUT;
     memcpy(b->used, b->disk, sizeof(b->used));
     bits_fill(b->used, blocks, GROUP_BLOCKS - blocks, true);
     if (g->bad) { // an error of reading that has passed
@@ -107,7 +107,6 @@ static int install(struct space *sp, struct space_group *g, struct space_bits *b
     sp->loaded_free += g->free;
     sp->fruitless = UINT64_MAX;
     evict(sp, b);
-    return 0;
 }
 
 static bool ref_same(const struct space_ref *a, const struct space_ref *b)
@@ -123,28 +122,25 @@ static bool load_once(struct space *sp, struct af_mutex *lock, uint64_t group,
     af_lock(lock);
     struct space_group *g = space_group(sp, group);
     struct space_ref ref = g->ref;
+    unsigned blocks = group_blocks(AF_MAX(sp->published_blocks, group * GROUP_BLOCKS), group);
     bool loaded = g->bits != NULL;
     af_unlock(lock);
     *r = 0;
     if (loaded)
         return false;
 
-    *r = space_read_bitmap(sp, group, &ref, (*b)->disk);
+    *r = space_read_bitmap(sp, group, &ref, blocks, (*b)->disk);
 
     af_lock(lock);
     bool again = g->bits == NULL && !ref_same(&ref, &g->ref);
     if (g->bits != NULL) {
         *r = 0; // another thread was faster
-    } else if (!again) {
-        if (*r == 0) {
-            *r = install(sp, g, *b);
-            if (*r == 0)
-                *b = NULL;
-        }
-        if (*r < 0 && *r != -ENOMEM) {
-            g->bad = true;
-            space_count_free(sp, g, -(int64_t)g->free);
-        }
+    } else if (!again && *r == 0) {
+        install(sp, g, *b);
+        *b = NULL;
+    } else if (!again && *r != -ENOMEM) {
+        g->bad = true;
+        space_count_free(sp, g, -(int64_t)g->free);
     }
     af_unlock(lock);
     return again;

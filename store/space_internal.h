@@ -35,22 +35,22 @@ unsigned bits_count_zeros(const uint64_t *words);
 
 // ---- blocks on disk (space_format.c) ----
 
-struct space_ref { // of a bitmap block
+struct space_ref { // of a bitmap block; never written: only the slot is set
     uint64_t checksum;
-    uint32_t free; // zero bits of the whole group
+    uint32_t free; // zero bits of blocks that exist in that map
     uint8_t slot;
 };
 
-// `words`: GROUP_WORDS, in the order of the host. Both return the checksum for the reference.
-uint64_t space_encode_bitmap(uint8_t *bytes, const uint8_t uuid[16], uint64_t group, unsigned slot,
-                             uint64_t sequence, const uint64_t *words);
+// `words`: GROUP_WORDS, in the order of the host; ref->free and ref->slot are set. Both return the
+// checksum for the reference.
+uint64_t space_encode_bitmap(uint8_t *bytes, const uint8_t uuid[16], uint64_t group,
+                             const struct space_ref *ref, uint64_t sequence, const uint64_t *words);
 void space_decode_bitmap(const uint8_t *bytes, uint64_t *words); // of a validated one
 uint64_t space_encode_index(uint8_t *bytes, const uint8_t uuid[16], uint64_t index, unsigned slot,
                             uint64_t sequence, const struct space_ref *refs, unsigned count);
 unsigned space_decode_index(const uint8_t *bytes, struct space_ref *refs); // likewise; count
 // The bits of a group of which nothing is in use.
 void space_fresh_bits(uint64_t group, uint64_t *words);
-struct space_ref space_fresh_ref(uint64_t group);
 
 // ---- ranges of an interval: appended under the lock, sorted when the checkpoint writes ----
 
@@ -91,10 +91,9 @@ struct space_group {
 };
 
 struct space_index {
-    uint64_t checksum; // published, as are `slot` and `count`
+    uint64_t checksum; // published, as are `free` and `slot`
     uint32_t free;
     uint8_t slot;
-    uint32_t count;
     struct space_group groups[GROUPS_PER_INDEX];
 };
 
@@ -102,8 +101,9 @@ struct space {
     struct space_config config;
     struct space_index *indexes[INDEX_MAX];
     uint64_t capacity;
-    uint64_t limit;       // capacity never grows above it, but by claims
-    uint64_t file_blocks; // length of `data` when it was opened
+    uint64_t published_blocks; // capacity in the published map
+    uint64_t limit;            // capacity never grows above it, but by claims
+    uint64_t file_blocks;      // length of `data` when it was opened
     uint64_t free, reserved, waiting;
 
     struct list loaded; // struct space_bits, longest unused first
@@ -143,11 +143,17 @@ static inline uint64_t indexes_of(uint64_t blocks)
     return (groups_of(blocks) + GROUPS_PER_INDEX - 1) / GROUPS_PER_INDEX;
 }
 
+// Blocks that index block `index` speaks of when `data` has `blocks` blocks.
+static inline uint64_t index_blocks(uint64_t blocks, uint64_t index)
+{
+    uint64_t each = (uint64_t)GROUPS_PER_INDEX * GROUP_BLOCKS, first = index * each;
+    return blocks <= first ? 0 : AF_MIN(blocks - first, each);
+}
+
 // Entries in use of index block `index` when `data` has `blocks` blocks.
 static inline unsigned index_entries(uint64_t blocks, uint64_t index)
 {
-    uint64_t groups = groups_of(blocks) - index * GROUPS_PER_INDEX;
-    return (unsigned)AF_MIN(groups, (uint64_t)GROUPS_PER_INDEX);
+    return (unsigned)groups_of(index_blocks(blocks, index));
 }
 
 static inline struct space_group *space_group(struct space *sp, uint64_t group)
@@ -169,9 +175,10 @@ int space_set_capacity(struct space *sp, uint64_t blocks);
 // Adds to (or, negative, takes from) what is free in a group and in sum.
 void space_count_free(struct space *sp, struct space_group *g, int64_t blocks);
 
-// space_group.c: reads and checks a bitmap block into `words`; without the lock.
+// space_group.c: reads and checks the bitmap of a group of `blocks` blocks into `words`; without
+// the lock.
 int space_read_bitmap(struct space *sp, uint64_t group, const struct space_ref *ref,
-                      uint64_t *words);
+                      unsigned blocks, uint64_t *words);
 // The group worth loading most: with most free blocks. UINT64_MAX: there is none with at least
 // `least`.
 uint64_t space_best_unloaded(struct space *sp, uint32_t least);

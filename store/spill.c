@@ -254,6 +254,7 @@ struct direct {
     struct run runs[SPILL_BLOCKS_MAX + 1];
     le64 checksums[SPILL_BLOCKS_MAX + 1];
     size_t run_count;
+    uint64_t last_count; // blocks of the last run
 };
 
 static int direct_prepare(struct store *s, struct fault *f, struct oinode *oi, uint64_t block, const uint8_t *bytes,
@@ -272,6 +273,7 @@ static int direct_prepare(struct store *s, struct fault *f, struct oinode *oi, u
     if (err < 0)
         return err;
     d->run_count = alloc_runs(s, oi->p, block, bytes, count, d->checksums, NULL, d->runs);
+    d->last_count = d->runs[d->run_count - 1].count;
     return 0;
 }
 
@@ -290,8 +292,14 @@ static int direct_adopt(struct store *s, struct fault *f, struct oinode *oi, str
         if (err == 0)
             d->runs[r].count = 0; // no longer ours to release
     }
-    if (err == 0)
+    if (err == 0) {
+        const struct run *last = &d->runs[d->run_count - 1];
+        uint64_t end = (last->block + d->last_count) * BLOCK_BYTES;
+
+        // With the blocks: a completion that comes before the edges must not leave blocks behind the end of the file.
+        oi->p->size = AF_MAX(oi->p->size, end);
         oi->p->data_number = atomic_fetch_add(&s->data_number, 1) + 1;
+    }
     return err;
 }
 

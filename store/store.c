@@ -47,11 +47,12 @@ int store_writable(struct store *s)
 
 // ---- bounds of dirty memory ----
 
-// A quarter of the cache may wait for a checkpoint, and no more than the reserve of space can take twice over.
+// Half of the cache may wait for a checkpoint, and no more than the reserve of space has room for: what is dirty now, what a
+// checkpoint under way has frozen, and what both have replaced and cannot be used yet.
 size_t store_dirty_hard(const struct store *s)
 {
     size_t by_cache = s->cache.budget_blocks / 2;
-    size_t by_space = (size_t)space_reserve_blocks(s->space) / 2;
+    size_t by_space = (size_t)space_reserve_blocks(s->space) / 4;
 
     return AF_MAX(AF_MIN(by_cache, by_space), (size_t)128);
 }
@@ -174,8 +175,11 @@ static int fault_serve(struct store *s, struct fault *f)
         return space_load_group(s->space, &s->lock, f->number);
     case FAULT_GROW:
         err = space_grow(s->space, &s->lock, f->number);
-        return err == -ENOSPC ? 0 : err; // the next attempt knows, and may wait for a checkpoint instead
+        if (err < 0 && err != -ENOMEM) // the growth may not be durable: what is put there would not be either
+            store_fail(s, err, "data cannot be extended");
+        return err;
     case FAULT_SPACE:
+        f->waits++;
         return fault_wait(s, true);
     case FAULT_LOG:
         return fault_wait(s, false);

@@ -346,7 +346,7 @@ static int set_pending(struct store *s, struct fault *f, struct oinode *oi, cons
         space_unreserve(s->space, freed);
         free(old);
     }
-    p->fresh.ctime = store_now(s);
+    p->fresh.ctime = p->ctime = store_now(s);
     return 0;
 }
 
@@ -443,6 +443,7 @@ static int removexattr_locked(struct store *s, struct fault *f, uint64_t ino, co
         oi->p->xattr_blocks -= blocks;
         space_unreserve(s->space, blocks);
         free(x);
+        oi->p->fresh.ctime = oi->p->ctime = store_now(s);
         return 0;
     }
     op_begin(s, &op, OP_REMOVE_XATTR);

@@ -100,8 +100,8 @@ void wal_close(struct wal *wal)
     }
     af_unlock(&wal->lock);
     wal_deliver(wal);
-    // The back end may still write from the buffer or run the callback; memory that it holds is let go
-    // of, never freed. With 0 it holds nothing.
+    // The back end may still write from the buffer or run the callback; memory that it holds is let
+    // go of, never freed. With 0 it holds nothing.
     if (r < 0)
         return;
     wal_group_destroy(wal->flying);
@@ -255,7 +255,7 @@ void wal_get_stats(struct wal *wal, struct wal_stats *ret_stats)
     stats.current_segment = wal->current ? wal->current->number : wal->start.log_segment;
     stats.log_bytes =
         (stats.current_segment - stats.first_segment) * wal->segment_bytes + wal->offset;
-    list_for_each(pos, &wal->queue)
+    list_for_each (pos, &wal->queue)
         stats.log_bytes += list_entry(pos, struct wal_group, link)->used;
     // The last segment only is the successor of the one before.
     stats.log_bytes_max = (wal->segments_max - 1) * wal->segment_bytes;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// From a record to a started write: groups in memory, their place in the segments, sealing. Records gather
-// in the open group while another one flies; a flush takes the oldest group whole, so whoever appended
-// before it was taken is acknowledged by it (group commit), whoever came later is not.
+// From a record to a started write: groups in memory, their place in the segments, sealing. Records
+// gather in the open group while another one flies; a flush takes the oldest group whole, so
+// whoever appended before it was taken is acknowledged by it (group commit), whoever came later is
+// not.
 //
 // W2: appended >= sealed is moved here. A sealed buffer is immutable until its completion. W4: the
 // salt goes in at sealing, when the segment is known.
@@ -187,10 +188,12 @@ static size_t padded(size_t bytes)
     return AF_ROUND_UP(bytes, (size_t)WAL_BLOCK);
 }
 
-// Where the groups in memory will lie at the latest: bytes used of a segment's room, and how many more
-// segments can be begun after it. Returns false when they overrun what exists already. The reserve is
-// left out of every segment, so a marker or attestation slipping in between moves nothing further.
-static bool room_after_queue_locked(struct wal *wal, size_t limit, size_t *ret_used, size_t *ret_left)
+// Where the groups in memory will lie at the latest: bytes used of a segment's room, and how many
+// more segments can be begun after it. Returns false when they overrun what exists already. The
+// reserve is left out of every segment, so a marker or attestation slipping in between moves
+// nothing further.
+static bool room_after_queue_locked(struct wal *wal, size_t limit, size_t *ret_used,
+                                    size_t *ret_left)
 {
     // The last standby only serves as the successor of the one before it.
     size_t left = wal->standby_count > 0 ? wal->standby_count - 1 : 0;
@@ -246,8 +249,8 @@ static bool room_locked(struct wal *wal, size_t records, size_t bytes)
     // small then.
     if (records == 1)
         return worst <= limit;
-    // The open group may grow and move as a whole; every segment but the last may waste the size of a
-    // group.
+    // The open group may grow and move as a whole; every segment but the last may waste the size of
+    // a group.
     if (!list_empty(&wal->queue))
         worst += padded(list_entry(wal->queue.prev, struct wal_group, link)->used);
     size_t waste = AF_MIN(limit, AF_MAX(wal->group_bytes_max, worst));

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// From a finished write to acknowledgements: durable LSN, callbacks in order, the FAILED state, pumping.
+// From a finished write to acknowledgements: durable LSN, callbacks in order, the FAILED state,
+// pumping.
 //
-// W1: callbacks run in LSN order, each when durable_lsn has reached it; wal_wait() returns only for what is
-// covered by acked_lsn, so it does not overtake them. W5: wal_fail_locked() is the only way into FAILED
-// and there is none out of it; a write that completes afterwards acknowledges nothing.
+// W1: callbacks run in LSN order, each when durable_lsn has reached it; wal_wait() returns only for
+// what is covered by acked_lsn, so it does not overtake them. W5: wal_fail_locked() is the only way
+// into FAILED and there is none out of it; a write that completes afterwards acknowledges nothing.
 #include <stdio.h>
 
 #include "base/check.h"
@@ -101,7 +102,8 @@ void wal_write_done(struct io_async *op, int result)
     af_unlock(&wal->lock);
 }
 
-// Takes what is to be called next out of the state: a waiter and its result, or NULL when there is none.
+// Takes what is to be called next out of the state: a waiter and its result, or NULL when there is
+// none.
 static struct wal_waiter *due_waiter_locked(struct wal *wal, int *ret_result)
 {
     if (list_empty(&wal->waiters))
@@ -129,12 +131,12 @@ static void tell_failure(struct wal *wal)
 // One callback. Drops the lock around it. False when nothing is due.
 static bool deliver_one_locked(struct wal *wal)
 {
-    struct wal_waiter *first = list_empty(&wal->waiters)
-                                   ? NULL
-                                   : list_entry(wal->waiters.next, struct wal_waiter, link);
+    struct wal_waiter *first =
+        list_empty(&wal->waiters) ? NULL : list_entry(wal->waiters.next, struct wal_waiter, link);
     int result = 0;
 
-    // The owner hears of the failure before any waiter does, and after those whose record is durable.
+    // The owner hears of the failure before any waiter does, and after those whose record is
+    // durable.
     if (wal->failed && !wal->failure_told && (!first || first->lsn > wal->durable_lsn)) {
         wal->failure_told = true;
         af_unlock(&wal->lock);
@@ -302,7 +304,7 @@ static void check_lists_locked(const struct wal *wal)
     uint64_t lsn = wal->sealed_lsn;
     uint64_t before = 0;
 
-    list_for_each(pos, &wal->waiters) {
+    list_for_each (pos, &wal->waiters) {
         const struct wal_waiter *w = list_entry(pos, struct wal_waiter, link);
 
         AF_ASSERT(w->lsn >= before && w->lsn > wal->acked_lsn);
@@ -316,7 +318,7 @@ static void check_lists_locked(const struct wal *wal)
         AF_ASSERT(wal->flying->first_lsn == lsn + 1);
         lsn = wal->flying->last_lsn;
     }
-    list_for_each(pos, &wal->queue) {
+    list_for_each (pos, &wal->queue) {
         group = list_entry(pos, struct wal_group, link);
         AF_ASSERT(group->first_lsn == lsn + 1 && group->last_lsn >= group->first_lsn);
         lsn = group->last_lsn;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Encoding and validation of segment headers and log records. Pure; see wal_format.h. Invariant W4 is
-// decided here.
+// Encoding and validation of segment headers and log records. Pure; see wal_format.h. Invariant W4
+// is decided here.
 #include "wal/wal_format.h"
 
 #include <string.h>
@@ -90,7 +90,8 @@ int wal_segment_decode(const uint8_t block[WAL_BLOCK], struct wal_segment_info *
         r = -AF_E_VERSION;
     else if (le64_get(disk->checksum) != segment_checksum(disk, salt))
         r = -AF_E_BLOCK_CHECKSUM;
-    else if (le32_get(disk->reserved0) != 0 || !all_zero(disk->reserved1, sizeof(disk->reserved1)) ||
+    else if (le32_get(disk->reserved0) != 0 ||
+             !all_zero(disk->reserved1, sizeof(disk->reserved1)) ||
              info.durable_lsn >= info.first_lsn || info.prev_lsn >= info.first_lsn ||
              info.segment_bytes < 2 * WAL_BLOCK || info.segment_bytes % WAL_BLOCK != 0)
         r = -AF_E_LOG_RECORD;
@@ -174,6 +175,6 @@ bool wal_frame_verify(const uint8_t *at, const struct wal_frame *frame, uint64_t
 
     memcpy(&disk, at, sizeof(disk));
     disk.checksum = le64_put(0);
-    return frame->checksum == checksum2(CSUM_RECORD, salt, &disk, sizeof(disk),
-                                        at + sizeof(disk), frame->body_bytes);
+    return frame->checksum ==
+           checksum2(CSUM_RECORD, salt, &disk, sizeof(disk), at + sizeof(disk), frame->body_bytes);
 }

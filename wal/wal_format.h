@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
-// What a log segment is on disk (docs/FORMAT.md, "Log"), and the pure functions that encode, decode and
-// validate it: no I/O, no allocation, no globals. Encoders assert what decoders validate.
+// What a log segment is on disk (docs/FORMAT.md, "Log"), and the pure functions that encode, decode
+// and validate it: no I/O, no allocation, no globals. Encoders assert what decoders validate.
 //
 // A segment file:
 //   | header block 4096 | group | 0 | group | 0 | ... | bytes of an earlier use, or zeros |
 //   a group starts at a multiple of 4096, its records at multiples of 8.
 //
-// Invariant W4 rests on the salt: (epoch, segment) is never used twice and the seed is the store's secret,
-// so nothing that was written under another pair, by another store, or into a file by a user validates.
+// Invariant W4 rests on the salt: (epoch, segment) is never used twice and the seed is the store's
+// secret, so nothing that was written under another pair, by another store, or into a file by a
+// user validates.
 #ifndef AF_WAL_WAL_FORMAT_H
 #define AF_WAL_WAL_FORMAT_H
 
@@ -19,13 +20,13 @@
 #include "base/le.h"
 #include "wal/wal.h"
 
-#define WAL_BLOCK 4096u
-#define WAL_ALIGN 8u
-#define WAL_VERSION 1u
-#define WAL_RECORD_MAGIC 0x52534641u // "AFSR"
-#define WAL_SEGMENT_MAGIC "AEROFSWS" // 8 bytes, no terminator on disk
-#define WAL_FLAG_GROUP 1u            // first record of a group
-#define WAL_BODY_MAX (1024u * 1024u) // and at most half of what a segment holds
+#define WAL_BLOCK         4096u
+#define WAL_ALIGN         8u
+#define WAL_VERSION       1u
+#define WAL_RECORD_MAGIC  0x52534641u     // "AFSR"
+#define WAL_SEGMENT_MAGIC "AEROFSWS"      // 8 bytes, no terminator on disk
+#define WAL_FLAG_GROUP    1u              // first record of a group
+#define WAL_BODY_MAX      (1024u * 1024u) // and at most half of what a segment holds
 
 struct wal_disk_segment {
     uint8_t magic[8];
@@ -108,12 +109,12 @@ static inline size_t wal_record_bytes(size_t body_bytes)
 
 // Fills the header block from `info` (all fields but `valid`).
 void wal_segment_encode(uint8_t block[WAL_BLOCK], const struct wal_segment_info *info);
-// Decodes a header block on its own: magic, version, reserved bytes, checksum under the salt that its own
-// fields give, durable and previous before first. *ret_info gets the fields, with `valid` set when all of that
-// holds; the caller compares number, uuid, epoch and size with what it expects. Returns 0 or
-// -AF_E_BLOCK_MAGIC, -AF_E_VERSION, -AF_E_LOG_RECORD, -AF_E_BLOCK_CHECKSUM.
-int wal_segment_decode(const uint8_t block[WAL_BLOCK], struct wal_segment_info *ret_info)
-    AF_NODISCARD;
+// Decodes a header block on its own: magic, version, reserved bytes, checksum under the salt that
+// its own fields give, durable and previous before first. *ret_info gets the fields, with `valid`
+// set when all of that holds; the caller compares number, uuid, epoch and size with what it
+// expects. Returns 0 or -AF_E_BLOCK_MAGIC, -AF_E_VERSION, -AF_E_LOG_RECORD, -AF_E_BLOCK_CHECKSUM.
+int wal_segment_decode(const uint8_t block[WAL_BLOCK],
+                       struct wal_segment_info *ret_info) AF_NODISCARD;
 
 // Writes the parts of a record that are known when it is appended: everything but durable_lsn,
 // prev_checksum, checksum. `at` has room for wal_record_bytes(body_bytes).
@@ -123,10 +124,11 @@ void wal_record_put(uint8_t *at, uint64_t lsn, enum wal_type type, bool group_st
 uint64_t wal_record_seal(uint8_t *at, uint64_t salt, uint64_t durable_lsn, uint64_t prev_checksum);
 
 // Decodes a record's header alone: magic, and that the body is no larger than allowed and fits into
-// `avail_bytes` (counted from the header). 0, -AF_E_BLOCK_MAGIC or -AF_E_LOG_RECORD. A record is valid when
-// it is `known` and wal_frame_verify() agrees; one that verifies and is not known was not made by a tear.
-int wal_frame_decode(const uint8_t *at, uint64_t avail_bytes, struct wal_frame *ret_frame)
-    AF_NODISCARD;
+// `avail_bytes` (counted from the header). 0, -AF_E_BLOCK_MAGIC or -AF_E_LOG_RECORD. A record is
+// valid when it is `known` and wal_frame_verify() agrees; one that verifies and is not known was
+// not made by a tear.
+int wal_frame_decode(const uint8_t *at, uint64_t avail_bytes,
+                     struct wal_frame *ret_frame) AF_NODISCARD;
 // True when the checksum of the record at `at`, wholly in memory, is the one that its header names.
 bool wal_frame_verify(const uint8_t *at, const struct wal_frame *frame, uint64_t salt);
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The state of an open log, shared by the files of this folder. See wal.h for invariants W1..W5.
 //
-// A record's way: wal_append() copies it into the open group (the last of `queue`); wal_flush_locked()
-// takes the first group of the queue, syncs the data that it names, gives it a place, seals it (checksums,
-// durable LSN) and starts its write; wal_complete.c moves durable_lsn and calls the waiters back.
+// A record's way: wal_append() copies it into the open group (the last of `queue`);
+// wal_flush_locked() takes the first group of the queue, syncs the data that it names, gives it a
+// place, seals it (checksums, durable LSN) and starts its write; wal_complete.c moves durable_lsn
+// and calls the waiters back.
 #ifndef AF_WAL_WAL_INTERNAL_H
 #define AF_WAL_WAL_INTERNAL_H
 
@@ -14,17 +15,19 @@
 #include "wal/wal.h"
 #include "wal/wal_format.h"
 
-// Groups grow to this unless a single record is larger: large enough that a flush is worth its wait, small
-// enough that hashing one under the lock (0.1 ms) and the space lost at the end of a segment do not matter.
+// Groups grow to this unless a single record is larger: large enough that a flush is worth its
+// wait, small enough that hashing one under the lock (0.1 ms) and the space lost at the end of a
+// segment do not matter.
 #define WAL_GROUP_BYTES_MAX (1024u * 1024u)
 #define WAL_GROUP_BYTES_MIN (64u * 1024u)
-#define WAL_SPARES_MAX 2u              // buffers kept for reuse: one open, one in flight
-#define WAL_STANDBY_TARGET 2u          // segments ready beyond the current one
-#define WAL_OUTSTANDING_MAX (1u << 19) // records not durable that wal_has_room() allows; half of DET-3
+#define WAL_SPARES_MAX      2u // buffers kept for reuse: one open, one in flight
+#define WAL_STANDBY_TARGET  2u // segments ready beyond the current one
+#define WAL_OUTSTANDING_MAX \
+    (1u << 19) // records not durable that wal_has_room() allows; half of DET-3
 #define WAL_OUTSTANDING_HARD (1u << 20)
-#define WAL_LATE_MS 500u    // a record waits no longer than this for its flush
-#define WAL_RETRY_MS 1000u  // between attempts to make a segment after one has failed
-#define WAL_CUTS 4u
+#define WAL_LATE_MS          500u  // a record waits no longer than this for its flush
+#define WAL_RETRY_MS         1000u // between attempts to make a segment after one has failed
+#define WAL_CUTS             4u
 
 // What one flush writes. The first block of the buffer is kept for a segment header.
 struct wal_group {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Reading the log back: follows the chain of valid records from where the superblock says that it starts
-// to the first position without one (docs/FORMAT.md, "The end of the log"). What that end means is found
-// out in wal_tail.c.
+// Reading the log back: follows the chain of valid records from where the superblock says that it
+// starts to the first position without one (docs/FORMAT.md, "The end of the log"). What that end
+// means is found out in wal_tail.c.
 //
-// W3: records are delivered in order, each only when all before it were; a group cut in the middle yields
-// its first records, each of which is a whole operation.
+// W3: records are delivered in order, each only when all before it were; a group cut in the middle
+// yields its first records, each of which is a whole operation.
 #include "wal/wal_scan.h"
 
 #include <stdarg.h>
@@ -70,8 +70,9 @@ int wal_scan_open(struct wal_scan *s, uint64_t segment, bool must, bool *ret_the
     int r = wal_window_open(&s->window, s->io, path);
     if (r == -ENOENT) {
         if (must)
-            wal_scan_decide(s, WAL_END_MISSING, "%s is missing; the log must continue there at LSN %llu",
-                            path, (unsigned long long)s->expected_lsn);
+            wal_scan_decide(s, WAL_END_MISSING,
+                            "%s is missing; the log must continue there at LSN %llu", path,
+                            (unsigned long long)s->expected_lsn);
         return 0;
     }
     if (r < 0)
@@ -102,8 +103,8 @@ int wal_scan_header(struct wal_scan *s, uint64_t segment, struct wal_segment_inf
     if (wal_segment_decode(block, ret_info) < 0)
         return 0;
     *ret_valid = memcmp(ret_info->uuid, s->start->uuid, sizeof(ret_info->uuid)) == 0 &&
-                 ret_info->log_seed == s->start->log_seed && ret_info->epoch == s->start->epoch && ret_info->segment == segment &&
-                 ret_info->segment_bytes == s->start->segment_bytes;
+                 ret_info->log_seed == s->start->log_seed && ret_info->epoch == s->start->epoch &&
+                 ret_info->segment == segment && ret_info->segment_bytes == s->start->segment_bytes;
     if (*ret_valid)
         s->result.durable_lsn = AF_MAX(s->result.durable_lsn, ret_info->durable_lsn);
     return 0;
@@ -161,7 +162,8 @@ static int enter_first(struct wal_scan *s, bool *ret_entered)
     else if (info.first_lsn > s->start->next_lsn)
         fits = fits && info.prev_lsn == info.first_lsn - 1;
     if (!fits) {
-        decide_bad_header(s, segment, info.first_lsn, "the header does not fit the superblock's cut");
+        decide_bad_header(s, segment, info.first_lsn,
+                          "the header does not fit the superblock's cut");
         return 0;
     }
     s->expected_lsn = info.first_lsn;
@@ -207,9 +209,10 @@ static bool continues(const struct wal_scan *s, uint64_t off, const struct wal_f
     return frame->group_start ? off % WAL_BLOCK == 0 : !must_start_group;
 }
 
-// A record with a right checksum stands in the expected place, but is not the one that belongs there.
-// It is damage when this log has such a record nowhere. A known one with another LSN may be a copy:
-// a torn write may leave sectors of other places; what it says of durability is looked at in wal_tail.c.
+// A record with a right checksum stands in the expected place, but is not the one that belongs
+// there. It is damage when this log has such a record nowhere. A known one with another LSN may be
+// a copy: a torn write may leave sectors of other places; what it says of durability is looked at
+// in wal_tail.c.
 static bool is_odd(const struct wal_scan *s, const struct wal_frame *frame)
 {
     return !frame->known ||
@@ -225,11 +228,12 @@ static void decide_odd_record(struct wal_scan *s, uint64_t segment, uint64_t off
     s->result.proof_segment = segment;
     s->result.proof_offset = off;
     s->result.proof_lsn = frame->lsn;
-    wal_scan_decide(s, WAL_END_DAMAGED,
-                    "%s, offset %llu: a whole record (LSN %llu, type %u) stands where LSN %llu must "
-                    "follow",
-                    path, (unsigned long long)off, (unsigned long long)frame->lsn,
-                    (unsigned)frame->type, (unsigned long long)s->expected_lsn);
+    wal_scan_decide(
+        s, WAL_END_DAMAGED,
+        "%s, offset %llu: a whole record (LSN %llu, type %u) stands where LSN %llu must "
+        "follow",
+        path, (unsigned long long)off, (unsigned long long)frame->lsn, (unsigned)frame->type,
+        (unsigned long long)s->expected_lsn);
 }
 
 static int accept_record(struct wal_scan *s, uint64_t segment, uint64_t off,
@@ -249,8 +253,9 @@ static int accept_record(struct wal_scan *s, uint64_t segment, uint64_t off,
         s->result.proof_segment = segment;
         s->result.proof_offset = off;
         s->result.proof_lsn = frame->lsn;
-        wal_scan_decide(s, WAL_END_DAMAGED, "%s, offset %llu: record %llu is not the superblock's cut",
-                        path, (unsigned long long)off, (unsigned long long)frame->lsn);
+        wal_scan_decide(s, WAL_END_DAMAGED,
+                        "%s, offset %llu: record %llu is not the superblock's cut", path,
+                        (unsigned long long)off, (unsigned long long)frame->lsn);
         return 0;
     }
     if (frame->lsn <= start->cut_lsn)
@@ -356,11 +361,12 @@ static int scan_run(struct wal_scan *s)
 
         wal_segment_path(s->result.end_segment, path);
         s->result.proof_lsn = s->start->cut_lsn;
-        wal_scan_decide(s, WAL_END_DAMAGED,
-                        "%s, offset %llu: record %llu is unreadable; the superblock's cut, LSN %llu, was "
-                        "behind it",
-                        path, (unsigned long long)s->result.end_offset,
-                        (unsigned long long)s->expected_lsn, (unsigned long long)s->start->cut_lsn);
+        wal_scan_decide(
+            s, WAL_END_DAMAGED,
+            "%s, offset %llu: record %llu is unreadable; the superblock's cut, LSN %llu, was "
+            "behind it",
+            path, (unsigned long long)s->result.end_offset, (unsigned long long)s->expected_lsn,
+            (unsigned long long)s->start->cut_lsn);
         return 0;
     }
     return wal_scan_tail(s);

@@ -2,8 +2,8 @@
 // Reading segments: a window over a file, and the search for records wherever they lie. Shared by
 // wal_scan.c, which follows the chain, and wal_tail.c, which looks at what is behind its end.
 //
-// Nothing here trusts a length or a number that it has read: every access is checked against the size of
-// the file, memory is bounded by that of the largest record, and the work by budgets.
+// Nothing here trusts a length or a number that it has read: every access is checked against the
+// size of the file, memory is bounded by that of the largest record, and the work by budgets.
 #ifndef AF_WAL_WAL_SCAN_H
 #define AF_WAL_WAL_SCAN_H
 
@@ -26,10 +26,10 @@ int wal_window_open(struct wal_window *w, struct io *io, const char *path) AF_NO
 void wal_window_close(struct wal_window *w);
 void wal_window_free(struct wal_window *w);
 // Bytes off .. off + len, which lie in the file; borrowed until the next call.
-int wal_window_get(struct wal_window *w, uint64_t off, size_t len, const uint8_t **ret_bytes)
-    AF_NODISCARD;
-// Looks for a record with a right checksum at `off`, which need not be inside the file. *ret_valid tells;
-// then `frame` is filled and *ret_body borrowed until the next call.
+int wal_window_get(struct wal_window *w, uint64_t off, size_t len,
+                   const uint8_t **ret_bytes) AF_NODISCARD;
+// Looks for a record with a right checksum at `off`, which need not be inside the file. *ret_valid
+// tells; then `frame` is filled and *ret_body borrowed until the next call.
 int wal_window_record(struct wal_window *w, uint64_t off, uint64_t salt, struct wal_frame *frame,
                       const uint8_t **ret_body, bool *ret_valid) AF_NODISCARD;
 
@@ -44,7 +44,6 @@ struct wal_walk {
     void *arg;
 
     uint64_t nonzero_end; // end of the last block with anything in it; `from` when there is none
-    bool foreign;         // saw frames of an earlier use
 };
 int wal_walk(struct wal_walk *walk) AF_NODISCARD;
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Segment files: made of zeros, synced with their directory entry before they count, recycled by renaming.
-// Every write of a log lands in blocks that were written before, so a flush changes no metadata.
+// Segment files: made of zeros, synced with their directory entry before they count, recycled by
+// renaming. Every write of a log lands in blocks that were written before, so a flush changes no
+// metadata.
 //
-// The successor of a segment exists, durable and at full length, before the segment's first group is
-// written: a log that ends where the next file is missing has lost it. W4 makes recycled bytes
+// The successor of a segment exists, durable and at full length, before the segment's first group
+// is written: a log that ends where the next file is missing has lost it. W4 makes recycled bytes
 // harmless. Slow work here runs without the wal's lock; wal->preparing keeps it to one thread.
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,8 +76,9 @@ static int write_zeros(struct io_file *file, uint64_t bytes)
     return r;
 }
 
-// Makes the file, filled and synced; its directory entry is not. A leftover of that name, which no log has
-// ever counted, is replaced. *ret_fatal: a sync failed, after which nothing can be trusted to be written.
+// Makes the file, filled and synced; its directory entry is not. A leftover of that name, which no
+// log has ever counted, is replaced. *ret_fatal: a sync failed, after which nothing can be trusted
+// to be written.
 static int make_file(struct io *io, uint64_t number, uint64_t bytes, bool *ret_fatal)
 {
     struct io_file *file;
@@ -102,8 +104,8 @@ static int make_file(struct io *io, uint64_t number, uint64_t bytes, bool *ret_f
     return r;
 }
 
-// Gives the file of `segment` the number `number`. It is checked and synced first: it may come from an
-// earlier run that was killed before it had done so.
+// Gives the file of `segment` the number `number`. It is checked and synced first: it may come from
+// an earlier run that was killed before it had done so.
 static int recycle_file(struct io *io, struct wal_segment *segment, uint64_t number, uint64_t bytes,
                         bool *ret_fatal)
 {
@@ -240,14 +242,15 @@ static struct wal_segment *pool_take_locked(struct wal *wal)
     return segment;
 }
 
-// Closes segments that are full, which wal_write_locked() leaves open because closing may take time.
+// Closes segments that are full, which wal_write_locked() leaves open because closing may take
+// time.
 static void close_used_locked(struct wal *wal)
 {
     bool again = true;
 
     while (again) {
         again = false;
-        list_for_each(pos, &wal->used) {
+        list_for_each (pos, &wal->used) {
             struct wal_segment *segment = list_entry(pos, struct wal_segment, link);
             struct io_file *file = segment->file;
 
@@ -329,8 +332,8 @@ static int add_standby_locked(struct wal *wal)
                 (unsigned long long)number);
     af_lock(&wal->lock);
     if (r < 0) {
-        // A failed sync says that nobody knows what is on disk; and without a segment the waiting flush
-        // can never be.
+        // A failed sync says that nobody knows what is on disk; and without a segment the waiting
+        // flush can never be.
         if (fatal || (wal->stuck && !recycled))
             wal_fail_locked(wal, r, fatal ? "sync of a log segment" : "a new log segment");
         return r;
@@ -396,7 +399,7 @@ void wal_trim(struct wal *wal, uint64_t sequence, uint64_t cut_lsn, uint64_t log
     wal->published_cut = cut_lsn;
     wal->sequence = sequence;
     wal->first_segment = log_segment;
-    list_for_each_safe(pos, &wal->used) {
+    list_for_each_safe (pos, &wal->used) {
         struct wal_segment *segment = list_entry(pos, struct wal_segment, link);
 
         if (segment->number < log_segment) {

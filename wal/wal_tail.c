@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // What lies behind the end of the chain. A group that was being written when the power went may be
-// there in any subset of its sectors; that is a torn tail and is dropped. Acknowledged records that have
-// become unreadable look alike, but for what was written after them: a record or segment header that says
-// "LSN n is durable" with n at or behind the end is proof of damage, whatever lies between.
+// there in any subset of its sectors; that is a torn tail and is dropped. Acknowledged records that
+// have become unreadable look alike, but for what was written after them: a record or segment
+// header that says "LSN n is durable" with n at or behind the end is proof of damage, whatever lies
+// between.
 //
-// A valid record behind the end is no proof by itself: sectors of one unsynced group may have persisted
-// in any order.
+// A valid record behind the end is no proof by itself: sectors of one unsynced group may have
+// persisted in any order.
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,12 +111,10 @@ static int walk_examine(struct wal_walk *walk, uint64_t off, uint64_t *budget, u
     int r = wal_window_get(w, off, WAL_RECORD_HEADER, &at);
     if (r < 0 || wal_frame_decode(at, w->size - off, &frame) < 0 || !frame.known)
         return r;
-    if (frame.lsn < walk->lsn_min) {
-        walk->foreign = true;
+    if (frame.lsn < walk->lsn_min)
         return 0;
-    }
-    // Groups start at block boundaries, and those are all looked at. What claims to be a record elsewhere
-    // may be somebody's file; hashing what it claims is bounded.
+    // Groups start at block boundaries, and those are all looked at. What claims to be a record
+    // elsewhere may be somebody's file; hashing what it claims is bounded.
     uint64_t cost = WAL_RECORD_HEADER + frame.body_bytes;
     if (!boundary && cost > *budget)
         return 0;
@@ -150,7 +149,6 @@ int wal_walk(struct wal_walk *walk)
     uint64_t off = AF_ROUND_UP(walk->from, (uint64_t)WAL_ALIGN);
 
     walk->nonzero_end = walk->from;
-    walk->foreign = false;
     while (off < w->size && w->size - off >= WAL_RECORD_HEADER) {
         uint64_t end = AF_MIN(AF_ROUND_DOWN(off, (uint64_t)WAL_BLOCK) + WAL_BLOCK, w->size);
         size_t len = (size_t)(end - off);
@@ -211,8 +209,8 @@ static int tail_found(void *arg, const struct wal_record *record)
     return 0;
 }
 
-// A record at the end whose header names its place in the chain but whose bytes do not match: what is left
-// of the group that was being written.
+// A record at the end whose header names its place in the chain but whose bytes do not match: what
+// is left of the group that was being written.
 static int tail_broken_record(struct tail *tail, uint64_t off)
 {
     struct wal_scan *s = tail->s;
@@ -227,6 +225,29 @@ static int tail_broken_record(struct tail *tail, uint64_t off)
     if (frame.lsn == s->expected_lsn && frame.prev_checksum == s->prev_checksum)
         tail->ours_end = AF_MAX(tail->ours_end, off + WAL_RECORD_HEADER + frame.body_bytes);
     return 0;
+}
+
+// Whether the open segment was only ever filled with zeros before this epoch wrote to it, so that
+// whatever is behind the end is of this epoch, even without a readable header. Nothing is recycled
+// before the first marker of a new store; later epochs begin in segments that recovery found, with
+// whatever a crash has left in them. A recycled file has a header. This matters for the report only:
+// where it cannot be known, remains without a readable record are not told from bytes of an earlier
+// use.
+static int tail_is_virgin(struct wal_scan *s, const struct wal_segment_info *info, bool *ret_virgin)
+{
+    const size_t sector = 512;
+    const uint8_t *at;
+
+    if (info) {
+        *ret_virgin = info->sequence == 0 && info->epoch == 1;
+        return 0;
+    }
+    if (s->window.size < sector)
+        return 0;
+    int r = wal_window_get(&s->window, 0, sector, &at);
+    if (r == 0)
+        *ret_virgin = memcmp(at, zero_block, sector) == 0;
+    return r;
 }
 
 // Looks at the open segment from `from` on.
@@ -263,12 +284,11 @@ static int tail_segment(struct tail *tail, uint64_t from)
         r = wal_walk(&walk);
     if (r < 0)
         return r;
-    // A header of another number or epoch says that the file was recycled.
-    bool recycled = walk.foreign || (!ours && info.valid);
-    // In a file that was only ever filled with zeros whatever is there is ours, even without a header.
-    if (!recycled && walk.nonzero_end > from)
+    bool virgin = false;
+    r = tail_is_virgin(s, ours ? &info : NULL, &virgin);
+    if (virgin && walk.nonzero_end > from)
         tail->ours_end = AF_MAX(tail->ours_end, walk.nonzero_end);
-    return 0;
+    return r;
 }
 
 // Bytes behind the end in a segment after it: things of this epoch need the segments between, and a
@@ -282,8 +302,8 @@ static int tail_check_neighbours(struct wal_scan *s, uint64_t segment)
     wal_segment_path(segment, found);
     if (segment > end && !wal_scan_has(s, end + 1)) {
         wal_segment_path(end + 1, path);
-        wal_scan_decide(s, WAL_END_MISSING, "%s is missing, but %s holds records of the same log", path,
-                        found);
+        wal_scan_decide(s, WAL_END_MISSING, "%s is missing, but %s holds records of the same log",
+                        path, found);
         return 0;
     }
     if (segment == UINT64_MAX)
@@ -291,7 +311,8 @@ static int tail_check_neighbours(struct wal_scan *s, uint64_t segment)
     int r = wal_scan_open(s, segment + 1, false, &there);
     if (r == 0 && !there && !s->decided) {
         wal_segment_path(segment + 1, path);
-        wal_scan_decide(s, WAL_END_MISSING, "%s is missing or short, but %s was written", path, found);
+        wal_scan_decide(s, WAL_END_MISSING, "%s is missing or short, but %s was written", path,
+                        found);
     }
     return r;
 }
@@ -331,13 +352,13 @@ int wal_scan_tail(struct wal_scan *s)
 
         wal_segment_path(end, path);
         wal_segment_path(s->result.proof_segment, proof);
-        wal_scan_decide(s, WAL_END_DAMAGED,
-                        "%s, offset %llu: record %llu is unreadable, but %s, offset %llu, says that LSN "
-                        "%llu was durable",
-                        path, (unsigned long long)s->result.end_offset,
-                        (unsigned long long)s->expected_lsn, proof,
-                        (unsigned long long)s->result.proof_offset,
-                        (unsigned long long)s->result.proof_lsn);
+        wal_scan_decide(
+            s, WAL_END_DAMAGED,
+            "%s, offset %llu: record %llu is unreadable, but %s, offset %llu, says that LSN "
+            "%llu was durable",
+            path, (unsigned long long)s->result.end_offset, (unsigned long long)s->expected_lsn,
+            proof, (unsigned long long)s->result.proof_offset,
+            (unsigned long long)s->result.proof_lsn);
         return 0;
     }
     s->result.end = s->result.dropped_bytes > 0 ? WAL_END_TORN : WAL_END_CLEAN;

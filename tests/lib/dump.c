@@ -172,7 +172,7 @@ struct walk {
 
 static int walk_error(struct walk *w, int err, const char *what, uint64_t ino, const char *name)
 {
-    snprintf(w->where, 256, "%s of inode %" PRIu64 "%s%s: %s", what, ino, *name ? " / " : "", name, err_name(err));
+    snprintf(w->where, DUMP_WHERE_BYTES, "%s of inode %" PRIu64 "%s%s: %s", what, ino, *name ? " / " : "", name, err_name(err));
     return err;
 }
 
@@ -239,7 +239,7 @@ static int walk_dir(struct walk *w, const struct place *dir)
     return err;
 }
 
-int dump_walk(struct store *s, const struct dump_visitor *v, char where[256])
+int dump_walk(struct store *s, const struct dump_visitor *v, char where[DUMP_WHERE_BYTES])
 {
     struct walk w = {.visitor = v, .store = s, .where = where};
     int err = 0;
@@ -265,7 +265,7 @@ struct dumping {
     int error;
 };
 
-static int sum_range(struct store *s, uint64_t ino, uint64_t from, uint64_t to, uint64_t *sum)
+static int each_range(struct store *s, uint64_t ino, uint64_t from, uint64_t to, dump_bytes_fn each, void *arg)
 {
     static uint8_t bytes[READ_BYTES]; // tests that dump do it in one thread
     size_t got;
@@ -278,29 +278,26 @@ static int sum_range(struct store *s, uint64_t ino, uint64_t from, uint64_t to, 
             return err;
         if (got != want)
             return -ENODATA;
-        for (size_t k = 0; k < got; k += FILEBYTES_BLOCK)
-            *sum += filebytes_block_sum((at + k) / FILEBYTES_BLOCK, bytes + k,
-                                        AF_MIN(got - k, (size_t)FILEBYTES_BLOCK));
+        each(arg, at, bytes, got);
     }
     return 0;
 }
 
-static int sum_file(struct store *s, const struct store_attr *attr, uint64_t *ret_sum)
+int dump_each_bytes(struct store *s, const struct store_attr *attr, dump_bytes_fn each, void *arg)
 {
     uint64_t at = 0, end;
-    int err;
 
-    *ret_sum = 0;
     if (attr->size <= DENSE_BYTES)
-        return sum_range(s, attr->ino, 0, attr->size, ret_sum);
+        return each_range(s, attr->ino, 0, attr->size, each, arg);
     while (at < attr->size) {
-        err = store_seek(s, STORE_BLOCK, attr->ino, at, SEEK_DATA, &at);
+        int err = store_seek(s, STORE_BLOCK, attr->ino, at, SEEK_DATA, &at);
+
         if (err == -ENXIO)
             return 0;
         if (err == 0)
             err = store_seek(s, STORE_BLOCK, attr->ino, at, SEEK_HOLE, &end);
         if (err == 0)
-            err = sum_range(s, attr->ino, AF_ROUND_DOWN(at, FILEBYTES_BLOCK), end, ret_sum);
+            err = each_range(s, attr->ino, AF_ROUND_DOWN(at, FILEBYTES_BLOCK), end, each, arg);
         if (err < 0)
             return err;
         at = end;
@@ -308,19 +305,31 @@ static int sum_file(struct store *s, const struct store_attr *attr, uint64_t *re
     return 0;
 }
 
-static int sum_xattrs(struct store *s, uint64_t ino, uint64_t *ret_sum)
+static void add_sums(void *arg, uint64_t off, const uint8_t *bytes, size_t len)
+{
+    uint64_t *sum = arg;
+
+    for (size_t k = 0; k < len; k += FILEBYTES_BLOCK)
+        *sum += filebytes_block_sum((off + k) / FILEBYTES_BLOCK, bytes + k, AF_MIN(len - k, (size_t)FILEBYTES_BLOCK));
+}
+
+int dump_each_xattr(struct store *s, uint64_t ino, dump_xattr_fn each, void *arg)
 {
     static char names[65536], value[XATTR_VALUE_MAX];
     size_t len, value_len;
     int err = store_listxattr(s, STORE_BLOCK, ino, names, sizeof(names), &len);
 
-    *ret_sum = 0;
     for (size_t at = 0; err == 0 && at < len; at += strlen(names + at) + 1) {
         err = store_getxattr(s, STORE_BLOCK, ino, names + at, value, sizeof(value), &value_len);
         if (err == 0)
-            *ret_sum += dump_xattr_sum(names + at, value, value_len);
+            each(arg, names + at, value, value_len);
     }
     return err;
+}
+
+static void add_xattr(void *arg, const char *name, const void *value, size_t len)
+{
+    *(uint64_t *)arg += dump_xattr_sum(name, value, len);
 }
 
 static void dump_inode(void *arg, const struct store_attr *attr, uint64_t parent)
@@ -328,15 +337,15 @@ static void dump_inode(void *arg, const struct store_attr *attr, uint64_t parent
     struct dumping *d = arg;
     char line[DUMP_LINE_BYTES], target[4096] = "";
     uint64_t content = 0, xattrs = 0;
-    int err = sum_xattrs(d->store, attr->ino, &xattrs);
+    int err = dump_each_xattr(d->store, attr->ino, add_xattr, &xattrs);
 
     if (err == 0 && S_ISREG(attr->mode))
-        err = sum_file(d->store, attr, &content);
+        err = dump_each_bytes(d->store, attr, add_sums, &content);
     if (err == 0 && S_ISLNK(attr->mode))
         err = store_readlink(d->store, STORE_BLOCK, attr->ino, target);
     if (err < 0 && d->error == 0) {
         d->error = err;
-        snprintf(d->where, 256, "reading inode %" PRIu64 ": %s", attr->ino, err_name(err));
+        snprintf(d->where, DUMP_WHERE_BYTES, "reading inode %" PRIu64 ": %s", attr->ino, err_name(err));
     }
     dump_inode_line(line, attr, parent, content, xattrs, target);
     dump_add(d->dump, line);
@@ -351,9 +360,9 @@ static void dump_name(void *arg, uint64_t parent, const char *name, const struct
     dump_add(d->dump, line);
 }
 
-int dump_store(struct store *s, struct dump *ret, char where[256])
+int dump_store(struct store *s, struct dump *ret, char where[DUMP_WHERE_BYTES])
 {
-    char read_where[256] = "";
+    char read_where[DUMP_WHERE_BYTES] = "";
     struct dumping d = {.store = s, .dump = ret, .where = read_where};
     struct dump_visitor v = {.inode = dump_inode, .name = dump_name, .arg = &d};
     int err = dump_walk(s, &v, where);

@@ -13,6 +13,7 @@
 #include "store/store.h"
 
 #define DUMP_LINE_BYTES 640
+#define DUMP_WHERE_BYTES 400 // of a message that says where a dump failed
 
 struct dump {
     char **lines;
@@ -34,7 +35,7 @@ uint64_t dump_xattr_sum(const char *name, const void *value, size_t len);
 
 // A store through its interface, as readers see it: everything that can be reached from the root. 0, or the error of the
 // call that failed, with its place in `where`. Listings are compared with lookups on the way.
-int dump_store(struct store *s, struct dump *ret, char where[256]);
+int dump_store(struct store *s, struct dump *ret, char where[DUMP_WHERE_BYTES]);
 
 // The same walk for others: `inode` once for each inode, `name` for each entry (its parent's inode came before,
 // its own may come after). NULL: not wanted.
@@ -43,6 +44,12 @@ struct dump_visitor {
     void (*name)(void *arg, uint64_t parent, const char *name, const struct store_attr *attr);
     void *arg;
 };
-int dump_walk(struct store *s, const struct dump_visitor *v, char where[256]);
+int dump_walk(struct store *s, const struct dump_visitor *v, char where[DUMP_WHERE_BYTES]);
+
+// The bytes of a file in pieces that begin at a block; of large files only where there is data.
+typedef void (*dump_bytes_fn)(void *arg, uint64_t off, const uint8_t *bytes, size_t len);
+int dump_each_bytes(struct store *s, const struct store_attr *attr, dump_bytes_fn each, void *arg);
+typedef void (*dump_xattr_fn)(void *arg, const char *name, const void *value, size_t len);
+int dump_each_xattr(struct store *s, uint64_t ino, dump_xattr_fn each, void *arg);
 
 #endif

@@ -102,7 +102,7 @@ void fixture_abandon(struct fixture *fx)
 }
 
 // The clone is the disk with what is under way; the engine then unwinds on the old one, which nobody looks at again.
-static void leave(struct fixture *fx)
+void fixture_leave(struct fixture *fx)
 {
     struct sim *left = sim_clone(fx->sim);
 
@@ -111,16 +111,21 @@ static void leave(struct fixture *fx)
     fx->sim = left;
 }
 
-void fixture_kill(struct fixture *fx, uint64_t seed)
+void crash_disk(struct sim *sim, enum crash_kind kind, uint64_t seed)
 {
-    leave(fx);
-    sim_kill(fx->sim, seed);
+    if (kind == CRASH_KILL)
+        sim_kill(sim, seed);
+    else
+        sim_power_cut(sim, (enum sim_cut_policy)kind, seed);
 }
 
-void fixture_power_cut(struct fixture *fx, enum sim_cut_policy policy, uint64_t seed)
+const char *crash_name(enum crash_kind kind)
 {
-    leave(fx);
-    sim_power_cut(fx->sim, policy, seed);
+    static const char *const names[CRASH_KIND_COUNT] = {"all unsynced dropped", "all unsynced kept",
+                                                        "some unsynced kept or torn", "some unsynced garbage",
+                                                        "process killed"};
+
+    return (unsigned)kind < CRASH_KIND_COUNT ? names[kind] : "?";
 }
 
 // ---- waiting ----
@@ -144,13 +149,10 @@ static int wait_for(struct fixture *fx, struct waiting *me, int err)
     if (err != 0)
         return err == 1 ? 0 : err;
     store_kick(fx->store);
-    while (!me->done) {
-        int ran = wal_pump(engine_wal(fx->engine), true);
+    int waited_for = wal_wait(engine_wal(fx->engine), me->w.lsn);
 
-        AF_ASSERT(ran != 0 || me->done); // else it would wait for ever
-        if (ran < 0 && !me->done)
-            return ran;
-    }
+    AF_ASSERT(me->done); // W1: waiters are told before wal_wait() returns
+    AF_ASSERT((waited_for == 0) == (me->result == 0));
     return me->result;
 }
 

@@ -28,9 +28,20 @@ int fixture_create(struct fixture *fx) AF_NODISCARD;
 int fixture_open(struct fixture *fx) AF_NODISCARD;
 int fixture_close(struct fixture *fx) AF_NODISCARD;
 void fixture_abandon(struct fixture *fx);
-// The process ends in the middle (SIGKILL), or the power does; afterwards nothing is open and the disk is what the next start finds.
-void fixture_kill(struct fixture *fx, uint64_t seed);
-void fixture_power_cut(struct fixture *fx, enum sim_cut_policy policy, uint64_t seed);
+// The engine ends in the middle of what it does; `sim` is then a disk on which nothing more happens, as sim_kill() and
+// sim_power_cut() want it. Handles must have been freed.
+void fixture_leave(struct fixture *fx);
+// What a crash may be: a power cut by policy, or the end of the process alone.
+enum crash_kind {
+    CRASH_DROP_ALL = SIM_CUT_DROP_ALL,
+    CRASH_KEEP_ALL = SIM_CUT_KEEP_ALL,
+    CRASH_RANDOM = SIM_CUT_RANDOM,
+    CRASH_GARBAGE = SIM_CUT_GARBAGE,
+    CRASH_KILL,
+    CRASH_KIND_COUNT
+};
+void crash_disk(struct sim *sim, enum crash_kind kind, uint64_t seed);
+const char *crash_name(enum crash_kind kind);
 
 // Waits for the result.
 int fixture_fsync(struct fixture *fx, uint64_t ino) AF_NODISCARD;

@@ -97,6 +97,28 @@ static void sim_sync_sizes(struct sim_inode *inode)
     free(changes);
 }
 
+static void sim_flight_remove(struct sim *sim, size_t index)
+{
+    sim->flight_count--;
+    memmove(&sim->flights[index], &sim->flights[index + 1],
+            (sim->flight_count - index) * sizeof(*sim->flights));
+}
+
+// A write that nobody waits for does not reach the disk any more once a later one to the same place
+// is durable.
+static void sim_drop_stragglers(struct sim *sim, const struct sim_flight *newer)
+{
+    for (size_t i = sim->flight_count; i > 0; i--) {
+        const struct sim_flight *f = &sim->flights[i - 1];
+
+        if (f->op || !f->is_write || f->inode != newer->inode || f->started > newer->started ||
+            f->off >= newer->off + newer->len || newer->off >= f->off + f->len)
+            continue;
+        sim_blob_put(f->blob);
+        sim_flight_remove(sim, i - 1);
+    }
+}
+
 static int sim_durable_write(struct sim *sim, const struct sim_flight *flight,
                              enum sim_extent extent)
 {
@@ -122,6 +144,7 @@ static int sim_durable_write(struct sim *sim, const struct sim_flight *flight,
     if (inode->change_count && inode->changes[inode->change_count - 1].kind == SIM_CHANGE_SIZE)
         inode->change_count--;
     sim_changes_cover(inode, inode->change_count, flight->off, flight->len);
+    sim_drop_stragglers(sim, flight);
     return 0;
 }
 
@@ -160,13 +183,6 @@ int sim_start(struct io *io, struct io_async *op)
     sim_grow(&sim->flights, &sim->flight_cap, sim->flight_count, sizeof(flight));
     sim->flights[sim->flight_count++] = flight;
     return fate.result;
-}
-
-static void sim_flight_remove(struct sim *sim, size_t index)
-{
-    sim->flight_count--;
-    memmove(&sim->flights[index], &sim->flights[index + 1],
-            (sim->flight_count - index) * sizeof(*sim->flights));
 }
 
 // Ends one operation and tells its owner.

@@ -99,7 +99,8 @@ static void test_write_and_read_back(void **state)
 {
     struct fixture *f = *state;
     struct io_file *file = open_ok(f->io, "data", IO_WRITE | IO_CREATE);
-    struct iovec iov[4] = {{(char[]){"abc"}, 3}, {NULL, 0}, {(char[]){"de"}, 2}, {(char[]){"f"}, 1}};
+    struct iovec iov[4] = {
+        {(char[]){"abc"}, 3}, {NULL, 0}, {(char[]){"de"}, 2}, {(char[]){"f"}, 1}};
     uint64_t size = 0;
     char got[8] = "";
 
@@ -244,8 +245,13 @@ static void test_durable_write_and_sync(void **state)
     struct io_file *file = open_ok(f->io, "log", IO_WRITE | IO_CREATE | IO_LOG);
     uint8_t *bytes = aligned(4 * BLOCK, 'w'), *got = malloc(4 * BLOCK);
     struct done d = {0};
-    struct io_async write = {.kind = IO_OP_WRITE_DURABLE, .file = file, .bytes = bytes,
-                             .len = 4 * BLOCK, .off = BLOCK, .done = note_done, .arg = &d};
+    struct io_async write = {.kind = IO_OP_WRITE_DURABLE,
+                             .file = file,
+                             .bytes = bytes,
+                             .len = 4 * BLOCK,
+                             .off = BLOCK,
+                             .done = note_done,
+                             .arg = &d};
     struct io_async sync = {.kind = IO_OP_SYNC, .file = file, .done = note_done, .arg = &d};
     uint64_t size = 0;
 
@@ -285,8 +291,12 @@ static void test_misaligned_log_writes_are_refused(void **state)
     struct io_file *file = open_ok(f->io, "log", IO_WRITE | IO_CREATE | IO_LOG);
     uint8_t *bytes = aligned(2 * BLOCK, 'x');
     struct done d = {0};
-    struct io_async good = {.kind = IO_OP_WRITE_DURABLE, .file = file, .bytes = bytes, .len = BLOCK,
-                            .done = note_done, .arg = &d};
+    struct io_async good = {.kind = IO_OP_WRITE_DURABLE,
+                            .file = file,
+                            .bytes = bytes,
+                            .len = BLOCK,
+                            .done = note_done,
+                            .arg = &d};
     struct io_async op;
 
     op = good, op.off = 512;
@@ -313,8 +323,8 @@ static void test_errors_of_operations_reach_done(void **state)
     struct io_file *file;
     uint8_t *bytes = aligned(BLOCK, 'x');
     struct done d = {0};
-    struct io_async op = {.kind = IO_OP_WRITE_DURABLE, .bytes = bytes, .len = BLOCK,
-                          .done = note_done, .arg = &d};
+    struct io_async op = {
+        .kind = IO_OP_WRITE_DURABLE, .bytes = bytes, .len = BLOCK, .done = note_done, .arg = &d};
 
     put_text(f->io, "data", "text");
     file = open_ok(f->io, "data", IO_READ_ONLY);
@@ -340,8 +350,12 @@ static void test_event_fd_tells_of_finished_work(void **state)
     uint8_t *bytes = aligned(BLOCK, 'e');
     int fd = f->io->ops->event_fd(f->io);
     struct done d = {0};
-    struct io_async op = {.kind = IO_OP_WRITE_DURABLE, .file = file, .bytes = bytes, .len = BLOCK,
-                          .done = note_done, .arg = &d};
+    struct io_async op = {.kind = IO_OP_WRITE_DURABLE,
+                          .file = file,
+                          .bytes = bytes,
+                          .len = BLOCK,
+                          .done = note_done,
+                          .arg = &d};
 
     assert_true(fd >= 0);
     assert_false(is_readable(fd, 0));
@@ -382,8 +396,12 @@ static void test_done_may_start_the_next_operation(void **state)
     struct io_file *file = open_ok(f->io, "log", IO_WRITE | IO_CREATE | IO_LOG);
     uint8_t *bytes = aligned(BLOCK, 'c');
     struct chain c = {.io = f->io};
-    struct io_async op = {.kind = IO_OP_WRITE_DURABLE, .file = file, .bytes = bytes, .len = BLOCK,
-                          .done = start_next, .arg = &c};
+    struct io_async op = {.kind = IO_OP_WRITE_DURABLE,
+                          .file = file,
+                          .bytes = bytes,
+                          .len = BLOCK,
+                          .done = start_next,
+                          .arg = &c};
     uint64_t size = 0;
 
     assert_int_equal(f->io->ops->start(f->io, &op), 0);
@@ -397,7 +415,7 @@ static void test_done_may_start_the_next_operation(void **state)
 }
 
 #define THREAD_OPS 60
-#define THREADS 3
+#define THREADS    3
 
 struct crew {
     struct io *io;
@@ -405,7 +423,9 @@ struct crew {
     const uint8_t *bytes;
     struct af_mutex lock;
     struct af_cond finished;
-    int done, errors, starters;
+    int done, errors; // of the thread that reaps
+    int starters;     // under `lock`, as the next
+    bool leave;
     struct io_async ops[THREADS * THREAD_OPS];
 };
 
@@ -426,14 +446,18 @@ static void *crew_start(void *arg)
     first = c->starters++ * THREAD_OPS;
     af_unlock(&c->lock);
     for (int i = first; i < first + THREAD_OPS; i++) {
-        c->ops[i] = (struct io_async){
-            .kind = i % 5 ? IO_OP_WRITE_DURABLE : IO_OP_SYNC, .file = c->file, .bytes = c->bytes,
-            .len = BLOCK, .off = (uint64_t)i * BLOCK, .done = crew_done, .arg = c};
+        c->ops[i] = (struct io_async){.kind = i % 5 ? IO_OP_WRITE_DURABLE : IO_OP_SYNC,
+                                      .file = c->file,
+                                      .bytes = c->bytes,
+                                      .len = BLOCK,
+                                      .off = (uint64_t)i * BLOCK,
+                                      .done = crew_done,
+                                      .arg = c};
         AF_ASSERT(c->io->ops->start(c->io, &c->ops[i]) == 0);
     }
     // A thread that started something lives until it has finished.
     af_lock(&c->lock);
-    while (c->done >= 0)
+    while (!c->leave)
         af_cond_wait(&c->finished, &c->lock);
     af_unlock(&c->lock);
     return NULL;
@@ -462,9 +486,9 @@ static void test_threads_start_while_one_reaps(void **state)
         reaped += r;
     }
     assert_int_equal(c->errors, 0);
-    af_lock(&c->lock);
     assert_int_equal(c->done, THREADS * THREAD_OPS);
-    c->done = -1;
+    af_lock(&c->lock);
+    c->leave = true;
     af_cond_broadcast(&c->finished);
     af_unlock(&c->lock);
     for (int i = 0; i < THREADS; i++)

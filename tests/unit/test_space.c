@@ -70,6 +70,10 @@ static void test_release_gives_back_at_once(void **state)
     space_release(x->sp, address + 10, 20);
     assert_true(is_free(x, address + 10));
     assert_int_equal(stats(x).used, used + 44);
+    space_release(x->sp, address, 10);
+    space_release(x->sp, address + 30, 34);
+    assert_int_equal(stats(x).used, used);
+    assert_int_equal(space_group(x->sp, 0)->bits->outstanding, 0); // it can be evicted
     fix_free(x);
 }
 
@@ -159,25 +163,56 @@ static void test_no_space_at_all_is_an_answer(void **state)
     fix_free(x);
 }
 
-static void test_growth_of_the_last_group_changes_no_bitmap(void **state)
+static void test_growth_of_the_last_group_is_counted_in_its_bitmap(void **state)
 {
     (void)state;
     struct fix *x = fix_new(UINT64_MAX);
     uint64_t count;
     uint64_t address = alloc(x, 1, &count);
+    checkpoint(x); // nothing in use: no bitmap is written
+    assert_int_equal(x->disk.writes, 1);
+    assert_int_equal(space_grow(x->sp, &x->lock, 100), 0);
+    checkpoint(x);
+    assert_int_equal(x->disk.writes, 2);
     space_log_alloc(x->sp, address, 1);
     checkpoint(x);
+    assert_int_equal(x->disk.writes, 4);
     uint64_t capacity = stats(x).capacity;
     assert_true(capacity < GROUP_BLOCKS);
-    assert_int_equal(space_grow(x->sp, &x->lock, 5000), 0);
-    assert_true(stats(x).capacity >= capacity + 5000);
-    unsigned writes = x->disk.writes;
+    assert_int_equal(space_grow(x->sp, &x->lock, 100), 0);
+    assert_true(stats(x).capacity >= capacity + 100);
     checkpoint(x);
-    assert_int_equal(x->disk.writes, writes);
+    assert_int_equal(x->disk.writes, 6);
     assert_int_equal(x->image.data_blocks, stats(x).capacity);
-    reopen(x);
-    assert_int_equal(stats(x).used, 5);
-    assert_int_equal(prepare(x, 5000, 0, false), 0);
+    checkpoint(x);
+    assert_int_equal(x->disk.writes, 6);
+    // Growth while a checkpoint is written, with and without the group in memory.
+    for (int loaded = 0; loaded < 2; loaded++) {
+        struct space_image image;
+        reopen(x);
+        if (loaded)
+            assert_int_equal(space_load_group(x->sp, &x->lock, 0), 0);
+        if (!loaded)
+            space_free(x->sp, address, 1);
+        freeze(x);
+        assert_int_equal(write_frozen(x, &image), 0);
+        assert_int_equal(space_grow(x->sp, &x->lock, 100), 0);
+        adopt(x, &image);
+        assert_int_equal(stats(x).used, 4);
+        reopen(x);
+        assert_int_equal(stats(x).used, 4);
+        assert_int_equal(space_load_group(x->sp, &x->lock, 0), 0);
+    }
+    fix_free(x);
+}
+
+static void test_growth_is_synced_before_it_is_granted(void **state)
+{
+    (void)state;
+    struct fix *x = fix_new(UINT64_MAX);
+    x->disk.sync_error = -EIO;
+    assert_int_equal(prepare(x, 1, 0, true), -EIO);
+    assert_int_equal(stats(x).capacity, 0);
     fix_free(x);
 }
 
@@ -289,7 +324,7 @@ static void test_claim_refuses_what_the_map_cannot_give(void **state)
     assert_int_equal(claim(x, length - 2, 1), 0);
     x->config.read_only = true;
     reopen(x);
-    assert_int_equal(claim(x, length + 5000, 1), 0);
+    assert_int_equal(claim(x, length, 1), -AF_E_SPACE_CLAIM);
     assert_int_equal(space_grow(x->sp, &x->lock, 100000), 0);
     assert_int_equal(x->disk.blocks, length);
     fix_free(x);
@@ -512,7 +547,7 @@ static void test_impossible_bitmap_is_refused(void **state)
     static const struct {
         uint16_t off;
         uint8_t value;
-    } layout[] = {{7, 1}, {40, 1}, {44, 64}, {50, 1}, {64, 0xfe}, {64, 0xf7}, {2000, 1}};
+    } layout[] = {{7, 1}, {42, 1}, {44, 64}, {50, 1}, {64, 0xfe}, {64, 0xf7}, {4095, 0x80}};
     for (size_t i = 0; i < AF_ARRAY_LEN(layout); i++) {
         memcpy(bytes, bitmap_bytes(x), BLOCK_BYTES);
         bytes[layout[i].off] = layout[i].value;
@@ -521,6 +556,16 @@ static void test_impossible_bitmap_is_refused(void **state)
                                x->config.uuid);
         assert_int_equal(r, -AF_E_SPACE_LAYOUT);
     }
+    // With references that fit, but another count than that of the zeros: found when it is loaded.
+    struct index_head {
+        struct block_header_disk header;
+        struct map_ref_disk refs[GROUPS_PER_INDEX];
+    } *index = (struct index_head *)index_bytes(x);
+    bitmap_bytes(x)[2000] ^= 1;
+    index->refs[0].checksum = le64_put(checksum(CSUM_BITMAP, 0, bitmap_bytes(x), BLOCK_BYTES));
+    x->image.refs[0].checksum = le64_put(checksum(CSUM_INDEX, 0, index, BLOCK_BYTES));
+    assert_int_equal(open_again(x), 0);
+    assert_int_equal(space_load_group(x->sp, &x->lock, 0), -AF_E_SPACE_LAYOUT);
     fix_free(x);
 }
 
@@ -535,7 +580,8 @@ int main(void)
         cmocka_unit_test(test_waiting_for_space_has_an_end),
         cmocka_unit_test(test_growth_takes_less_when_the_host_is_short),
         cmocka_unit_test(test_no_space_at_all_is_an_answer),
-        cmocka_unit_test(test_growth_of_the_last_group_changes_no_bitmap),
+        cmocka_unit_test(test_growth_of_the_last_group_is_counted_in_its_bitmap),
+        cmocka_unit_test(test_growth_is_synced_before_it_is_granted),
         cmocka_unit_test(test_map_of_many_groups_has_several_indexes),
         cmocka_unit_test(test_groups_are_evicted_but_for_those_with_allocations),
         cmocka_unit_test(test_long_runs_and_single_blocks_lie_apart),

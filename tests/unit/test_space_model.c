@@ -84,7 +84,10 @@ static void check_image(struct model *m, const struct space_image *image)
         uint64_t words[GROUP_WORDS];
         (void)space_decode_index(
             disk_block(&m->x->disk, space_index_address(0, image->refs[0].slot)), refs);
-        assert_int_equal(space_read_bitmap(m->x->sp, g, &refs[g], words), 0);
+        unsigned blocks = group_blocks(image->data_blocks, g);
+        assert_int_equal(space_read_bitmap(m->x->sp, g, &refs[g], blocks, words), 0);
+        if (refs[g].slot == SLOT_NEVER)
+            assert_int_equal(refs[g].free, blocks - space_group_reserved(g));
         for (unsigned bit = 0; bit < GROUP_BLOCKS; bit++) {
             uint64_t address = g * GROUP_BLOCKS + bit;
             bool expected =

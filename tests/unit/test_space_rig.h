@@ -33,12 +33,13 @@ struct disk {
     struct io_file file;
     struct io io;
     struct disk_block *buckets[DISK_BUCKETS];
-    uint64_t blocks;      // length
-    uint64_t host_blocks; // allocate() fails beyond
+    uint64_t blocks;        // length
+    uint64_t host_blocks;   // allocate() fails beyond
+    uint64_t synced_blocks; // length at the last sync
     unsigned allocate_calls, writes;
     int fail_write; // the write that makes it 0 fails
     int read_error;
-    int allocate_error;
+    int allocate_error, sync_error;
     uint64_t *forbidden; // must not be written
     size_t forbidden_count;
 };
@@ -115,7 +116,16 @@ static inline int disk_allocate(struct io_file *f, uint64_t off, uint64_t len)
     return 0;
 }
 
+static inline int disk_sync(struct io_file *f)
+{
+    struct disk *d = (struct disk *)f;
+    if (d->sync_error == 0)
+        d->synced_blocks = d->blocks;
+    return d->sync_error;
+}
+
 static const struct io_ops disk_ops = {.name = "memory",
+                                       .sync = disk_sync,
                                        .pread = disk_pread,
                                        .pwritev = disk_pwritev,
                                        .size = disk_size,
@@ -297,6 +307,7 @@ static inline struct space_stats stats(struct fix *x)
 {
     struct space_stats s;
     space_get_stats(x->sp, &s);
+    assert_true(s.capacity <= x->disk.synced_blocks || x->config.read_only);
     return s;
 }
 

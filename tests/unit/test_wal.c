@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Writing the log: group commit, order of acknowledgements, segments, failure. On the simulated disk.
+// Writing the log: group commit, order of acknowledgements, segments, failure. On the simulated
+// disk.
 #include "tests/unit/test_wal_rig.h"
 
 static int setup(void **state)
@@ -506,6 +507,7 @@ static void test_owner_is_told_when_segments_are_needed(void **state)
         assert_true(w.order > 0);
     }
     assert_true(ran);
+    rig_commit(rig, 1); // the owner may wait as well; it pumps then
     wal_pump_own(rig->wal, false);
     rig_commit(rig, 1);
 }
@@ -567,6 +569,41 @@ static void test_room_ends_before_the_bound_and_returns_after_a_trim(void **stat
         assert_true(sim_used_bytes(rig->sim) <= 8 * RIG_SEGMENT_BYTES);
         assert_true(stats.log_bytes <= stats.log_bytes_max);
     }
+}
+
+// The same for many records at once, however they come to be grouped.
+static void test_room_for_many_records_at_once(void **state)
+{
+    struct rig *rig = *state;
+    unsigned seed = 5;
+    unsigned rounds = 0, sequence = 0;
+
+    assert_int_equal(wal_prepare_segments(rig->wal), 0);
+    while (rounds < 400) {
+        size_t count = 2 + (size_t)rand_r(&seed) % 7;
+        size_t bytes = (size_t)rand_r(&seed) % 2000;
+
+        if (!wal_has_room(rig->wal, count, count * bytes)) {
+            (void)rig_checkpoint(rig, ++sequence);
+            assert_int_equal(wal_prepare_segments(rig->wal), 0);
+            continue;
+        }
+        // No segment can be made from here on, and none is needed.
+        sim_set_capacity(rig->sim, sim_used_bytes(rig->sim));
+        uint64_t lsn = 0;
+        for (size_t i = 0; i < count; i++) {
+            lsn = rig_append(rig, bytes);
+            if (rand_r(&seed) % 8 == 0)
+                assert_int_equal(wal_wait(rig->wal, lsn), 0);
+        }
+        if (rand_r(&seed) % 2)
+            assert_int_equal(wal_wait(rig->wal, lsn), 0);
+        wal_check_state(rig->wal);
+        sim_set_capacity(rig->sim, UINT64_MAX);
+        rounds++;
+    }
+    assert_true(sequence > 5);
+    assert_int_equal(rig->failures, 0);
 }
 
 static void test_room_has_a_bound_on_records(void **state)
@@ -723,6 +760,7 @@ int main(void)
         TEST(test_owner_is_told_when_segments_are_needed),
         TEST(test_largest_body),
         TEST(test_room_ends_before_the_bound_and_returns_after_a_trim),
+        TEST(test_room_for_many_records_at_once),
         TEST(test_room_has_a_bound_on_records),
         TEST(test_tick_flushes_what_has_waited),
         TEST(test_quiet_log_gets_one_attestation),

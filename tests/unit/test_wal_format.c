@@ -145,7 +145,7 @@ static void test_header_with_impossible_values_is_refused(void **state)
     (void)state;
     for (size_t i = 0; i < AF_ARRAY_LEN(changes); i++) {
         wal_segment_encode(block, &info);
-        block[changes[i].off] ^= changes[i].xor;
+        block[changes[i].off] ^= changes[i].xor ;
         resign_header(block);
         assert_int_equal(wal_segment_decode(block, &back), -AF_E_LOG_RECORD);
         assert_false(back.valid);
@@ -244,9 +244,9 @@ static void test_record_header_with_impossible_values_is_refused(void **state)
         size_t off;
         uint8_t value;
     } changes[] = {
-        {40, 0}, {40, 4}, {41, 1}, {42, 2}, {42, 3}, {43, 0x80}, {44, 1}, {47, 1},
-        {16, 77}, // durable_lsn = lsn
-        {17, 1},  // durable_lsn > lsn
+        {40, 0},    {40, 4}, {41, 1}, {42, 2},  {42, 3},
+        {43, 0x80}, {44, 1}, {47, 1}, {16, 77}, // durable_lsn = lsn
+        {17, 1},                                // durable_lsn > lsn
     };
 
     (void)state;
@@ -297,8 +297,15 @@ static void test_record_without_a_body(void **state)
 static void test_names_of_segments(void **state)
 {
     static const char *const bad[] = {
-        "", "1.seg", "0000000000000001", "0000000000000001.seg2", "000000000000000g.seg",
-        "000000000000000A.seg", "00000000000000001.seg", "0000000000000001.segx", "superblock",
+        "",
+        "1.seg",
+        "0000000000000001",
+        "0000000000000001.seg2",
+        "000000000000000g.seg",
+        "000000000000000A.seg",
+        "00000000000000001.seg",
+        "0000000000000001.segx",
+        "superblock",
     };
     char path[32];
     uint64_t number;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What the tests of the log share: a log on a simulated disk, records whose bodies can be told from their
-// LSN, waiters that note when they ran, and a scan that checks what it is given.
+// What the tests of the log share: a log on a simulated disk, records whose bodies can be told from
+// their LSN, waiters that note when they ran, and a scan that checks what it is given.
 #ifndef AF_TESTS_UNIT_TEST_WAL_RIG_H
 #define AF_TESTS_UNIT_TEST_WAL_RIG_H
 
@@ -21,7 +21,7 @@
 #include "wal/wal_format.h"
 
 #define RIG_SEGMENT_BYTES (16u * WAL_BLOCK)
-#define RIG_BODY_MAX (RIG_SEGMENT_BYTES / 2)
+#define RIG_BODY_MAX      (RIG_SEGMENT_BYTES / 2)
 
 struct rig {
     struct sim *sim;
@@ -117,7 +117,8 @@ static inline void rig_body(uint64_t lsn, uint8_t *body, size_t bytes)
         body[i] = (uint8_t)(lsn * 131 + i * 7 + 1) | 1; // no zeros, so that holes show
 }
 
-static inline int rig_try_append(struct rig *rig, size_t bytes, uint64_t data_number, uint64_t *ret_lsn)
+static inline int rig_try_append(struct rig *rig, size_t bytes, uint64_t data_number,
+                                 uint64_t *ret_lsn)
 {
     uint8_t body[RIG_BODY_MAX];
 

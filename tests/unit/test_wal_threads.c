@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The log under threads, on real files: committers that wait and committers that are called back, a thread
-// that makes segments, one that takes checkpoints, with and without an owner of the pump. Meant for TSan
-// as well; what was acknowledged is read back.
+// The log under threads, on real files: committers that wait and committers that are called back, a
+// thread that makes segments, one that takes checkpoints, with and without an owner of the pump.
+// Meant for TSan as well; what was acknowledged is read back.
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -23,8 +23,8 @@
 #include "wal/wal.h"
 #include "wal/wal_format.h"
 
-#define COMMITTERS 4
-#define COMMITS 150
+#define COMMITTERS    4
+#define COMMITS       150
 #define SEGMENT_BYTES (32u * WAL_BLOCK)
 
 struct shop {
@@ -72,7 +72,7 @@ static void on_need(void *arg)
 
 static void pause_briefly(void)
 {
-    usleep(200);
+    (void)poll(NULL, 0, 1);
 }
 
 static uint64_t append_when_there_is_room(struct committer *c)
@@ -215,8 +215,11 @@ static void open_shop(struct shop *shop, const char *method)
     assert_int_equal(shop->io->ops->mkdir(shop->io, "wal"), 0);
     assert_int_equal(io_file_open(shop->io, "data", IO_WRITE | IO_CREATE, &shop->data), 0);
     af_mutex_init(&shop->store, LOCK_RANK_STORE);
-    shop->start = (struct wal_start){
-        .epoch = 1, .segment_bytes = SEGMENT_BYTES, .log_segment = 1, .next_lsn = 1, .log_seed = 42};
+    shop->start = (struct wal_start){.epoch = 1,
+                                     .segment_bytes = SEGMENT_BYTES,
+                                     .log_segment = 1,
+                                     .next_lsn = 1,
+                                     .log_seed = 42};
     shop->published = shop->start;
     assert_int_equal(wal_create_segments(shop->io, &shop->start), 0);
     struct wal_config config = {

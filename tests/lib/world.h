@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+// Random work on an engine and on the model at once, call by call, with their answers compared. Everything follows from the seed.
+//
+// A crash may come at any time: by sim_crash_at() (the call under way may or may not have happened), or between calls. world_recover()
+// then opens the store, demands that it is one of the states that the contract allows, and goes on from there.
+#ifndef AF_TESTS_WORLD_H
+#define AF_TESTS_WORLD_H
+
+#include "tests/lib/fixture.h"
+#include "tests/lib/model.h"
+#include "tests/lib/rng.h"
+
+#define WORLD_HANDLES 12
+#define WORLD_ACKS 8
+#define WORLD_NAME_BYTES 300
+
+struct world;
+
+struct world_handle {
+    struct store_file *file; // NULL: free
+    struct model_file model;
+};
+
+struct world_ack { // an fsync that has not been answered
+    struct wal_waiter w;
+    struct world *world;
+    size_t state;
+    bool busy;
+};
+
+struct world {
+    struct fixture fx;
+    struct model m;
+    struct rng r;
+    uint64_t seed, step;
+    struct world_handle handles[WORLD_HANDLES];
+    struct world_ack acks[WORLD_ACKS];
+    uint64_t stale; // inode number of a directory that is gone
+    unsigned names; // how many different ones are used; more make a larger tree
+    uint64_t bytes_max; // of all files, above which only small writes are made
+    unsigned durable;   // percent of calls that make something durable
+    bool clock_jumps;
+    bool trace;         // prints every call
+    bool failed;        // something was wrong; it has been printed, and no more is done
+    char why[256];      // the first line of it
+    // After each call, engine and model at rest. May be NULL.
+    void (*after_step)(void *arg, struct world *w);
+    void *arg;
+    // Counters.
+    uint64_t calls, recoveries, acked;
+};
+
+// Makes the store and opens it.
+void world_init(struct world *w, uint64_t seed);
+void world_free(struct world *w);
+void world_step(struct world *w);
+// Compares what readers see.
+void world_compare(struct world *w);
+// The process ends, or the power does. Open files and unanswered fsyncs are gone.
+void world_crash(struct world *w, enum crash_kind kind, uint64_t seed);
+// Opens after it and compares with the model's history.
+void world_recover(struct world *w);
+// Opens after a clean close: the last state, and nothing else.
+void world_reopen(struct world *w);
+void world_close(struct world *w);
+void world_fail(struct world *w, const char *fmt, ...) AF_PRINTF(2, 3);
+// A crash-free end of everything open: handles closed, acknowledgements in.
+void world_settle(struct world *w);
+
+// ---- for world.c and world_ops.c ----
+
+bool world_dead(const struct world *w);
+// Before each call: time and names for the messages.
+void world_begin(struct world *w, const char *what);
+// After it. True: both say that it succeeded.
+bool world_check(struct world *w, int engine, int model);
+enum store_how world_how(struct world *w);
+bool world_again(int err, enum store_how *how);
+void world_acknowledge(struct world *w, size_t state);
+void world_random_call(struct world *w);
+void world_checkpoint(struct world *w);
+void world_tick(struct world *w);
+
+#endif

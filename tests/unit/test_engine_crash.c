@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+// Tests of the engine in crashes and failures: at every event of opening, working, publishing and
+// closing.
+#include "tests/unit/test_engine_rig.h"
+
+// ---- crashes at every event ----
+
+enum phase { PHASE_OPEN, PHASE_WORK, PHASE_CHECKPOINT, PHASE_CLOSE, PHASES };
+
+// Runs the phases up to the crash point; what was acknowledged is told.
+static void run_phases(struct world *w, enum phase crash_in, uint64_t event,
+                       enum sim_crash_mode mode, bool *ret_acked, bool *ret_finished)
+{
+    *ret_acked = *ret_finished = false;
+    if (crash_in == PHASE_OPEN)
+        sim_crash_at(w->sim, event, mode);
+    if (world_open(w) < 0)
+        return;
+    if (crash_in == PHASE_WORK)
+        sim_crash_at(w->sim, sim_event_count(w->sim) + event, mode);
+    *ret_acked = put(w->engine, "new", 5, 30000) == 0;
+    if (crash_in == PHASE_CHECKPOINT)
+        sim_crash_at(w->sim, sim_event_count(w->sim) + event, mode);
+    if (engine_checkpoint(w->engine) < 0)
+        return;
+    if (crash_in == PHASE_CLOSE)
+        sim_crash_at(w->sim, sim_event_count(w->sim) + event, mode);
+    int err = engine_close(w->engine);
+    w->engine = NULL;
+    *ret_finished = err == 0;
+}
+
+// `base` is a store that was left without a close, with "old" in it.
+static bool crash_once(const struct sim *base, enum phase phase, uint64_t event, unsigned variant)
+{
+    struct world w;
+    bool acked, finished;
+
+    world_init(&w, sim_clone(base));
+    run_phases(&w, phase, event, (enum sim_crash_mode)(variant % 3), &acked, &finished);
+    bool reached = sim_is_dead(w.sim);
+    world_crash(&w, variant % 4 != 3, variant % 2 ? SIM_CUT_RANDOM : SIM_CUT_GARBAGE,
+                event + variant);
+    must_be_sound(&w);
+    must_open(&w);
+    assert_true(has(w.engine, "old", 1, 70000));
+    bool there = has(w.engine, "new", 5, 30000);
+    if (acked && !there)
+        fail_msg("phase %d, event %llu, variant %u: an acknowledged file is gone", phase,
+                 (unsigned long long)event, variant);
+    must_put(&w, "later", 1, 500);
+    must_close(&w);
+    must_be_sound(&w);
+    sim_destroy(w.sim);
+    return reached;
+}
+
+static void test_crash_at_every_event_of_each_phase(void **state)
+{
+    struct world *w = world_create();
+
+    (void)state;
+    must_open(w);
+    must_put(w, "old", 1, 70000);
+    world_crash(w, false, SIM_CUT_DROP_ALL, 1);
+    for (int phase = 0; phase < PHASES; phase++) {
+        bool reached = true;
+
+        for (uint64_t event = 0; reached; event++)
+            for (unsigned variant = 0; variant < 6; variant++)
+                reached = crash_once(w->sim, (enum phase)phase, event, variant);
+    }
+    world_destroy(w);
+}
+
+// Recovery that crashes, again and again, in the middle: the last one finds what the first would
+// have.
+static void test_recovery_may_crash_repeatedly(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 30; seed++) {
+        struct world *w = world_create();
+
+        must_open(w);
+        must_put(w, "old", 1, 70000);
+        world_crash(w, seed % 2, SIM_CUT_RANDOM, seed);
+        for (unsigned i = 0; i < 4; i++) {
+            sim_crash_at(w->sim, (seed * 7 + i * 5) % 23, (enum sim_crash_mode)(i % 3));
+            if (world_open(w) < 0)
+                w->engine = NULL;
+            world_crash(w, (seed + i) % 3 != 0, i % 2 ? SIM_CUT_GARBAGE : SIM_CUT_RANDOM, seed + i);
+        }
+        must_open(w);
+        assert_true(has(w->engine, "old", 1, 70000));
+        must_close(w);
+        must_be_sound(w);
+        world_destroy(w);
+    }
+}
+
+// ---- failures of the disk ----
+
+static void test_every_failure_in_a_checkpoint_is_loud_and_harmless(void **state)
+{
+    bool hit = true;
+
+    (void)state;
+    for (uint64_t skip = 0; hit; skip++) {
+        struct world *w = world_create();
+        struct engine_status status;
+        const struct sim_fault fault = {.calls = SIM_ALL_EVENTS,
+                                        .skip = skip,
+                                        .times = 1,
+                                        .effect = SIM_FAULT_LOST,
+                                        .error = -EIO};
+
+        must_open(w);
+        must_put(w, "a", 1, 50000);
+        unsigned number = sim_fault_add(w->sim, &fault);
+        int err = engine_checkpoint(w->engine);
+        hit = sim_fault_hits(w->sim, number) > 0;
+        sim_faults_clear(w->sim);
+        engine_get_status(w->engine, &status);
+        if (err < 0) {
+            assert_string_equal(status.state, "failed");
+            assert_true(put(w->engine, "b", 1, 10) < 0);
+            assert_true(engine_checkpoint(w->engine) < 0);
+            assert_non_null(strstr(w->log, "read-only"));
+            assert_true(engine_close(w->engine) < 0);
+        } else {
+            assert_int_equal(engine_close(w->engine), 0);
+        }
+        w->engine = NULL;
+        sim_power_cut(w->sim, SIM_CUT_RANDOM, skip);
+        must_open(w);
+        assert_true(has(w->engine, "a", 1, 50000));
+        must_close(w);
+        must_be_sound(w);
+        world_destroy(w);
+    }
+}
+
+static void test_failure_in_recovery_refuses_and_may_be_repeated(void **state)
+{
+    bool hit = true;
+
+    (void)state;
+    for (uint64_t skip = 0; hit; skip++) {
+        struct world *w = world_create();
+        const struct sim_fault fault = {.calls = SIM_ALL_EVENTS,
+                                        .skip = skip,
+                                        .times = 1,
+                                        .effect = SIM_FAULT_LOST,
+                                        .error = -EIO};
+
+        must_open(w);
+        must_put(w, "a", 1, 50000);
+        world_crash(w, skip % 2, SIM_CUT_DROP_ALL, skip);
+        unsigned number = sim_fault_add(w->sim, &fault);
+        int err = world_open(w);
+        hit = sim_fault_hits(w->sim, number) > 0;
+        sim_faults_clear(w->sim);
+        if (err < 0) {
+            assert_true(strlen(w->message) > 20);
+            w->engine = NULL;
+        }
+        world_crash(w, skip % 3 != 0, SIM_CUT_RANDOM, skip);
+        must_open(w);
+        assert_true(has(w->engine, "a", 1, 50000));
+        must_close(w);
+        world_destroy(w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_crash_at_every_event_of_each_phase),
+        cmocka_unit_test(test_recovery_may_crash_repeatedly),
+        cmocka_unit_test(test_every_failure_in_a_checkpoint_is_loud_and_harmless),
+        cmocka_unit_test(test_failure_in_recovery_refuses_and_may_be_repeated),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
