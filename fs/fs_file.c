@@ -158,13 +158,9 @@ void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         fs_control_release(req, fi);
         return;
     }
-    // Nobody sees this answer: close(2) has returned. What could not be completed is the operator's
-    // to know.
+    // Nobody sees this answer: close(2) has returned. The store tells the operator what it could
+    // not complete.
     int r = store_release(fs->store, fs_how(), fs_file(fi));
-    if (r == -ENOSPC || r == -EDQUOT || r == -ENOMEM)
-        message(&fs->sink, MESSAGE_ERROR,
-                "inode %llu: what was written before its last close is lost: %s",
-                (unsigned long long)ino, strerror(-r));
     fs_reply_result(req, ino, r);
 }
 

@@ -35,7 +35,7 @@ struct fs_workers;
 struct fs {
     struct engine *engine;
     struct store *store;
-    struct wal *wal;
+    struct wal *wal; // NULL: read-only
     struct io *io;
     struct message_sink sink;
     void (*ready)(void *arg);

@@ -357,8 +357,8 @@ static int loop_open(struct loop *l)
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
-    l->log_fd = l->fs->io->ops->event_fd(l->fs->io);
-    if (l->log_fd < 0)
+    l->log_fd = l->fs->wal ? l->fs->io->ops->event_fd(l->fs->io) : -1;
+    if (l->fs->wal && l->log_fd < 0)
         return -AF_E_IO_UNSUPPORTED;
     l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (l->epoll_fd < 0)
@@ -366,9 +366,9 @@ static int loop_open(struct loop *l)
     l->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     if (l->signal_fd < 0)
         return -errno;
-    r = watch(l, l->log_fd);
-    if (r == 0)
-        r = watch(l, l->fs->wake_fd);
+    r = watch(l, l->fs->wake_fd);
+    if (r == 0 && l->fs->wal)
+        r = watch(l, l->log_fd);
     if (r == 0)
         r = watch(l, l->signal_fd);
     return r;
@@ -391,10 +391,12 @@ int fs_run(struct fs *fs)
     if (r == 0)
         r = fs_workers_create(fs, &fs->workers);
     if (r == 0) {
-        wal_pump_own(fs->wal, true);
+        if (fs->wal)
+            wal_pump_own(fs->wal, true);
         loop_run(&l);
         loop_settle(&l);
-        wal_pump_own(fs->wal, false);
+        if (fs->wal)
+            wal_pump_own(fs->wal, false);
         r = l.error;
     }
     fs_workers_destroy(fs->workers);

@@ -74,7 +74,7 @@ int op_commit(struct store *s, struct fault *f, struct op *op, uint64_t data_num
         return err;
     op_apply(s, op, lsn);
     touch_pending(s, op);
-    if (store_wants_checkpoint_locked(s) || store_busy_locked(s))
+    if (store_wants_checkpoint_locked(s))
         s->signal = true;
     return 0;
 }

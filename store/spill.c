@@ -397,7 +397,7 @@ static int stage_locked(struct store *s, struct fault *f, uint64_t ino)
     struct op op;
     int err;
 
-    if (!stage_wanted(p) || oi->orphan || !s->wal)
+    if (!stage_wanted(p) || !s->wal)
         return 0;
     op_begin(s, &op, OP_STAGE);
     op.ino = p->staged_id ? p->staged_id : ino_new(s);

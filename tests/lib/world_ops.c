@@ -280,6 +280,7 @@ static void do_create(struct world *w)
 
 static void do_open(struct world *w)
 {
+    struct world_handle *h = make_room(w); // first: the close may be the end of an inode
     struct model_inode *in = any_inode(w, rng_chance(&w->r, 95) ? is_file : is_any);
     int flags = rng_chance(&w->r, 20) ? O_RDONLY : O_RDWR;
 
@@ -287,7 +288,7 @@ static void do_open(struct world *w)
         return;
     if (flags == O_RDWR)
         flags |= (rng_chance(&w->r, 30) ? O_TRUNC : 0) | (rng_chance(&w->r, 20) ? O_APPEND : 0);
-    call_open(w, make_room(w), in->ino, flags);
+    call_open(w, h, in->ino, flags);
 }
 
 static void do_write(struct world *w)

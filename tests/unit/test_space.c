@@ -117,10 +117,10 @@ static void test_waiting_for_space_has_an_end(void **state)
     uint64_t address = space_alloc(x->sp, 1, 0, &count);
     space_log_alloc(x->sp, address, 1);
     space_free(x->sp, address, 1);
-    struct fault f = {.rounds = 63};
+    struct fault f = {.waits = 63};
     assert_int_equal(space_reserve(x->sp, &f, 2000), -AF_E_FAULT);
     assert_int_equal(f.kind, FAULT_SPACE);
-    f.rounds = 64;
+    f.waits = 64;
     assert_int_equal(space_reserve(x->sp, &f, 2000), -ENOSPC);
     fix_free(x);
 }
@@ -130,7 +130,7 @@ static void test_growth_takes_less_when_the_host_is_short(void **state)
     (void)state;
     struct fix *x = fix_new(UINT64_MAX);
     x->disk.host_blocks = 4096;
-    // 64 MiB of reserve do not fit; it shrinks to what the store has become.
+    // The reserve does not fit; it shrinks to what the store has become.
     assert_int_equal(reserve(x, 100), 0);
     assert_in_range(stats(x).capacity, 2048, 4096);
     assert_int_equal(space_reserve_blocks(x->sp), 256);
