@@ -33,7 +33,7 @@ static int admit(struct store *s, struct fault *f, size_t body_bytes)
         f->kind = FAULT_LOG;
         return -AF_E_FAULT;
     }
-    return wal_prepare(s->wal, body_bytes + 256);
+    return wal_prepare(s->wal, body_bytes);
 }
 
 // ctime has moved in the tree. Readers of a file that is being written see the pending one, and the completion must not set it back.

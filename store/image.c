@@ -35,14 +35,22 @@ static int store_new(const struct store_config *config, const uint8_t uuid[16], 
         return err;
     }
     s->tree.cache = &s->cache;
-    *ret = s;
-    return 0;
+    if (!config->read_only) {
+        err = io_file_open(config->io, config->data->path, IO_WRITE, &s->data_checkpoint);
+        if (err == 0)
+            err = io_file_open(config->io, config->data->path, IO_WRITE, &s->data_growth);
+    }
+    if (err < 0)
+        store_close(s);
+    else
+        *ret = s;
+    return err;
 }
 
 static int open_space(struct store *s, const struct space_image *image)
 {
     struct space_config config = {
-        .data = s->config.data,
+        .data = s->data_growth ? s->data_growth : s->config.data,
         .io = s->config.io,
         .max_blocks = s->config.max_bytes ? s->config.max_bytes / BLOCK_BYTES : UINT64_MAX,
         .read_only = s->config.read_only && s->config.io->read_only,
@@ -178,6 +186,8 @@ void store_close(struct store *s)
         free(r);
     }
     space_close(s->space);
+    io_file_close(s->data_checkpoint);
+    io_file_close(s->data_growth);
     cache_destroy(&s->cache);
     buf_free(&s->encode);
     af_mutex_destroy(&s->lock);
@@ -358,7 +368,7 @@ int store_write_frozen(struct store *s, struct store_frozen *z, uint64_t sequenc
 
 int store_sync_data(struct store *s)
 {
-    return io_sync(s->config.data);
+    return io_sync(s->data_checkpoint);
 }
 
 #define THAW_AT_ONCE 4096

@@ -47,7 +47,7 @@ static int write_runs(struct store *s, struct run *runs, size_t run_count)
     }
     if (atomic_fetch_add(&s->unsynced_bytes, bytes) + bytes > UNSYNCED_MAX) {
         atomic_store(&s->unsynced_bytes, 0);
-        int err = io_sync(s->config.data);
+        int err = io_sync(s->config.data); // promises nothing: it only bounds what the next commit waits for
 
         if (err < 0) {
             store_fail(s, err, "sync of data failed");

@@ -111,6 +111,9 @@ struct store {
     struct cache cache;
     struct tree tree;
     struct space *space;
+    // `data` once more for each sync that promises something: the kernel reports a failed writeback once for each open file
+    // (fsync(2)), so a sync for another purpose must not take the report away. NULL: read-only.
+    struct io_file *data_checkpoint, *data_growth;
     struct wal *wal;               // NULL until attached
     uint64_t hash_seed;
     uint64_t next_ino;

@@ -230,9 +230,9 @@ static int tail_broken_record(struct tail *tail, uint64_t off)
 // Whether the open segment was only ever filled with zeros before this epoch wrote to it, so that
 // whatever is behind the end is of this epoch, even without a readable header. Nothing is recycled
 // before the first marker of a new store; later epochs begin in segments that recovery found, with
-// whatever a crash has left in them. A recycled file has a header. This matters for the report only:
-// where it cannot be known, remains without a readable record are not told from bytes of an earlier
-// use.
+// whatever a crash has left in them. A recycled file has a header. This matters for the report
+// only: where it cannot be known, remains without a readable record are not told from bytes of an
+// earlier use.
 static int tail_is_virgin(struct wal_scan *s, const struct wal_segment_info *info, bool *ret_virgin)
 {
     const size_t sector = 512;

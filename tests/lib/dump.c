@@ -75,9 +75,9 @@ void dump_diff(struct dump *a, const char *a_name, struct dump *b, const char *b
     }
 }
 
-static int64_t nanoseconds(const struct timespec *t)
+static int put_time(char *to, size_t size, char name, const struct timespec *t)
 {
-    return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
+    return snprintf(to, size, " %c=%lld.%09ld", name, (long long)t->tv_sec, t->tv_nsec);
 }
 
 void dump_inode_line(char line[DUMP_LINE_BYTES], const struct store_attr *attr, uint64_t parent, uint64_t content,
@@ -96,9 +96,10 @@ void dump_inode_line(char line[DUMP_LINE_BYTES], const struct store_attr *attr, 
     else
         n += snprintf(line + n, DUMP_LINE_BYTES - (size_t)n, " rdev=%" PRIu64, attr->rdev);
     n += snprintf(line + n, DUMP_LINE_BYTES - (size_t)n, " xattrs=%016" PRIx64, xattrs);
-    n += snprintf(line + n, DUMP_LINE_BYTES - (size_t)n, " a=%" PRId64 " m=%" PRId64 " c=%" PRId64 " b=%" PRId64,
-                  nanoseconds(&attr->atime), nanoseconds(&attr->mtime), nanoseconds(&attr->ctime),
-                  nanoseconds(&attr->btime));
+    n += put_time(line + n, DUMP_LINE_BYTES - (size_t)n, 'a', &attr->atime);
+    n += put_time(line + n, DUMP_LINE_BYTES - (size_t)n, 'm', &attr->mtime);
+    n += put_time(line + n, DUMP_LINE_BYTES - (size_t)n, 'c', &attr->ctime);
+    n += put_time(line + n, DUMP_LINE_BYTES - (size_t)n, 'b', &attr->btime);
     AF_ASSERT(n < DUMP_LINE_BYTES);
 }
 

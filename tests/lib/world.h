@@ -80,5 +80,7 @@ void world_acknowledge(struct world *w, size_t state);
 void world_random_call(struct world *w);
 void world_checkpoint(struct world *w);
 void world_tick(struct world *w);
+// One file of many extents, made durable: it is spilled and staged.
+void world_scatter(struct world *w);
 
 #endif

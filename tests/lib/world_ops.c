@@ -314,6 +314,19 @@ static void do_scatter(struct world *w)
         call_write(w, h, base + 2 * FILEBYTES_BLOCK * i + rng_below(&w->r, 8), FILEBYTES_BLOCK - 8);
 }
 
+void world_scatter(struct world *w)
+{
+    struct world_handle *h = make_room(w);
+    char name[WORLD_NAME_BYTES];
+
+    snprintf(name, sizeof(name), "scattered%u", (unsigned)rng_below(&w->r, 3));
+    struct model_inode *in = model_child(&w->m, INO_ROOT, name);
+    bool open = in ? call_open(w, h, in->ino, O_RDWR) : call_create(w, h, INO_ROOT, name);
+
+    for (unsigned i = 0; open && i < 420 && !w->failed && !world_dead(w); i++)
+        call_write(w, h, 2 * FILEBYTES_BLOCK * (uint64_t)i, 300);
+}
+
 // The everyday life of a key: written whole and closed.
 static void do_put(struct world *w)
 {

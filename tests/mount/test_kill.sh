@@ -6,9 +6,9 @@
 #   ROUNDS=100 AEROFS_TEST_SEED=7 tests/mount/test_kill.sh
 . "$(dirname "$0")/lib.sh"
 set_seed
-rounds=${ROUNDS:-$((DEEP ? 100 : 7))}
+rounds=${ROUNDS:-$((DEEP ? 100 : 5))}
 writers=$(helper writers)
-processes=6
+processes=4
 options=('' '-olog=8M' '-ocache=1M' '-oio=plain' '-olog=8M,cache=1M,io=plain')
 
 # run_writers DIRECTORY MIX: in the background

@@ -68,15 +68,23 @@ static void test_acknowledged_content_outlives_crashes(void **state)
     }
 }
 
+// Not even those of records that a crash has swallowed.
 static void test_numbers_never_go_back(void **state)
 {
     struct world *w = world_create();
     struct engine_status before, after;
+    struct store_attr attr;
+    char name[8];
 
     (void)state;
-    for (unsigned round = 0; round < 4; round++) {
+    for (unsigned round = 0; round < 6; round++) {
         must_open(w);
-        must_put(w, round == 0 ? "x0" : round == 1 ? "x1" : round == 2 ? "x2" : "x3", 1, 10);
+        snprintf(name, sizeof(name), "x%u", round);
+        must_put(w, name, 1, 10);
+        snprintf(name, sizeof(name), "d%u", round);
+        assert_int_equal(store_mknod(engine_store(w->engine), STORE_BLOCK, INO_ROOT, name,
+                                     S_IFDIR | 0755, 0, &cred, &attr),
+                         0);
         engine_get_status(w->engine, &before);
         if (round % 2)
             must_close(w);
@@ -87,6 +95,13 @@ static void test_numbers_never_go_back(void **state)
         assert_true(after.recovery.epoch > before.recovery.epoch);
         assert_true(after.store.wal.appended_lsn > before.store.wal.appended_lsn);
         assert_true(after.store.checkpoint_sequence > before.store.checkpoint_sequence);
+        // A number that was seen is not given to another.
+        uint64_t seen = attr.ino;
+        snprintf(name, sizeof(name), "e%u", round);
+        assert_int_equal(store_mknod(engine_store(w->engine), STORE_BLOCK, INO_ROOT, name,
+                                     S_IFDIR | 0755, 0, &cred, &attr),
+                         0);
+        assert_true(attr.ino > seen);
         must_close(w);
     }
     world_destroy(w);
@@ -146,14 +161,14 @@ static void test_creation_may_stop_anywhere(void **state)
 {
     (void)state;
     for (uint64_t event = 0, done = 0; !done; event++) {
-        for (unsigned seed = 0; seed < 6; seed++) {
+        for (unsigned seed = 0; seed < 24; seed++) {
             struct world w;
 
             world_init(&w, sim_create(event + 1));
             sim_crash_at(w.sim, event, (enum sim_crash_mode)(seed % 3));
             int err = engine_create(sim_io(w.sim), &w.options, &cred);
             done = err == 0;
-            sim_power_cut(w.sim, seed < 3 ? SIM_CUT_RANDOM : SIM_CUT_GARBAGE, seed);
+            sim_power_cut(w.sim, seed < 12 ? SIM_CUT_RANDOM : SIM_CUT_GARBAGE, seed);
             err = engine_create(sim_io(w.sim), &w.options, &cred);
             if (err != 0 && err != -AF_E_STORE_EXISTS)
                 fail_msg("event %llu: %s: %s", (unsigned long long)event, err_name(err), w.log);
@@ -355,6 +370,33 @@ static void test_rotten_newest_slot_is_refused(void **state)
     world_destroy(w);
 }
 
+// The first segment of the older slot's log is gone too (a log that was made smaller), so none of
+// its markers is met: the headers of later segments tell.
+static void test_rotten_newest_slot_of_a_trimmed_log_is_refused(void **state)
+{
+    struct world *w = world_create();
+    struct superblock_slots slots;
+    char name[16], path[32];
+
+    (void)state;
+    must_open(w);
+    for (unsigned i = 0; i < 100; i++) {
+        snprintf(name, sizeof(name), "f%u", i);
+        must_put(w, name, i, 3000);
+        if (i == 30 || i == 60)
+            assert_int_equal(engine_checkpoint(w->engine), 0);
+    }
+    world_crash(w, true, SIM_CUT_DROP_ALL, 1);
+    assert_int_equal(superblock_load(sim_io(w->sim), &slots), 0);
+    wal_segment_path(slots.sb[1 - slots.chosen].log.log_segment, path);
+    uint64_t off = (uint64_t)slots.chosen * SUPERBLOCK_SLOT_BYTES;
+    superblock_slots_free(&slots);
+    assert_int_equal(sim_remove_raw(w->sim, path), 0);
+    assert_int_equal(sim_flip_bits(w->sim, "superblock", off + 200, 1), 0);
+    must_refuse(w, -AF_E_SB_STALE, "superblock");
+    world_destroy(w);
+}
+
 static void test_rotten_root_is_refused(void **state)
 {
     struct world *w = world_used();
@@ -459,6 +501,7 @@ int main(void)
         cmocka_unit_test(test_damage_in_the_acknowledged_log_is_refused),
         cmocka_unit_test(test_stale_superblock_is_refused),
         cmocka_unit_test(test_rotten_newest_slot_is_refused),
+        cmocka_unit_test(test_rotten_newest_slot_of_a_trimmed_log_is_refused),
         cmocka_unit_test(test_rotten_root_is_refused),
         cmocka_unit_test(test_read_only_option_recovers_and_changes_nothing_afterwards),
         cmocka_unit_test(test_read_only_disk_opens_only_a_clean_store),

@@ -98,6 +98,65 @@ static void test_recovery_may_crash_repeatedly(void **state)
     }
 }
 
+// Killed between the write of the superblock and its sync, then the power fails during recovery:
+// what the page cache showed was on no disk, and the superblock before it must not be gone either
+// (r1).
+static void test_superblock_seen_only_in_the_cache_is_not_relied_on(void **state)
+{
+    struct world *w = world_create();
+    uint64_t first, sync = SIM_NEVER;
+
+    (void)state;
+    must_open(w);
+    must_put(w, "old", 1, 70000);
+    first = sim_event_count(w->sim);
+    // Two runs of the same: one finds the event, the other stops there.
+    for (unsigned run = 0; run < 2; run++) {
+        struct world *v = world_create();
+
+        must_open(v);
+        must_put(v, "old", 1, 70000);
+        assert_int_equal(sim_event_count(v->sim), first);
+        if (run == 1)
+            sim_crash_at(v->sim, sync, SIM_CRASH_BEFORE);
+        int err = engine_checkpoint(v->engine);
+        assert_int_equal(err < 0, run);
+        for (uint64_t i = first; run == 0 && i < sim_event_count(v->sim); i++)
+            if (sim_event(v->sim, i)->call == SIM_SYNC &&
+                strcmp(sim_event(v->sim, i)->path, SUPERBLOCK_FILE) == 0)
+                sync = i;
+        if (run == 1) {
+            world_destroy(w);
+            w = v;
+            world_crash(w, false, SIM_CUT_DROP_ALL, 1);
+        } else {
+            world_destroy(v);
+        }
+    }
+    bool reached = true;
+    for (uint64_t event = 0; reached; event++) {
+        for (unsigned variant = 0; variant < 45; variant++) {
+            struct world v;
+
+            world_init(&v, sim_clone(w->sim));
+            sim_crash_at(v.sim, event, (enum sim_crash_mode)(variant % 3));
+            if (world_open(&v) < 0)
+                v.engine = NULL;
+            reached = sim_is_dead(v.sim);
+            world_crash(&v, true,
+                        (enum sim_cut_policy[]){SIM_CUT_DROP_ALL, SIM_CUT_RANDOM,
+                                                SIM_CUT_GARBAGE}[variant / 15],
+                        event * 64 + variant);
+            must_open(&v);
+            assert_true(has(v.engine, "old", 1, 70000));
+            must_close(&v);
+            must_be_sound(&v);
+            sim_destroy(v.sim);
+        }
+    }
+    world_destroy(w);
+}
+
 // ---- failures of the disk ----
 
 static void test_every_failure_in_a_checkpoint_is_loud_and_harmless(void **state)
@@ -177,6 +236,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_crash_at_every_event_of_each_phase),
         cmocka_unit_test(test_recovery_may_crash_repeatedly),
+        cmocka_unit_test(test_superblock_seen_only_in_the_cache_is_not_relied_on),
         cmocka_unit_test(test_every_failure_in_a_checkpoint_is_loud_and_harmless),
         cmocka_unit_test(test_failure_in_recovery_refuses_and_may_be_repeated),
     };

@@ -122,7 +122,7 @@ static void check_promise(const struct rig *rig, const struct promise *promise)
     struct wal_scan_result result;
     struct rig_seen seen;
 
-    rig_scan_disk(rig->sim, &promise->start, &result, &seen);
+    rig_read_disk(rig->sim, &promise->start, &result, &seen);
     if (result.end == WAL_END_DAMAGED || result.end == WAL_END_MISSING)
         print_error("%s\n", result.what);
     assert_true(result.end == WAL_END_CLEAN || result.end == WAL_END_TORN);

@@ -78,7 +78,8 @@ static void check_torn(struct rig *rig, const struct write *w, uint64_t mask, ui
     uint64_t all = (UINT64_C(1) << w->len / SIM_SECTOR_BYTES) - 1;
 
     tear(rig, w, mask);
-    enum wal_end end = rig_scan(rig, &result, &seen);
+    rig_read_disk(rig->sim, &rig->start, &result, &seen);
+    enum wal_end end = result.end;
     assert_true(result.last_lsn >= acked && result.last_lsn <= last);
     if (mask == 0) {
         assert_int_equal(end, WAL_END_CLEAN);
@@ -184,9 +185,9 @@ static enum wal_end scan_flipped(struct rig *rig, const char *path, uint64_t off
     struct rig_seen seen;
 
     assert_int_equal(sim_flip_bits(rig->sim, path, off, bit), 0);
-    enum wal_end end = rig_scan(rig, result, &seen);
+    rig_read_disk(rig->sim, &rig->start, result, &seen);
     assert_int_equal(sim_flip_bits(rig->sim, path, off, bit), 0);
-    return end;
+    return result->end;
 }
 
 static void test_damage_before_a_later_group_is_proven(void **state)
@@ -554,7 +555,9 @@ static void scramble(struct sim *sim, uint64_t *random, unsigned count)
         off = AF_MIN(off, RIG_SEGMENT_BYTES - sizeof(bytes));
         if (r & 1 << 30) {
             off = AF_ROUND_DOWN(off, 8u);
-            memcpy(bytes, "AFSR", 4);
+            le32 magic = le32_put(WAL_RECORD_MAGIC);
+
+            memcpy(bytes, &magic, sizeof(magic));
             memset(bytes + 4, (int)(r >> 10) & 0x0F, 2);
             memset(bytes + 6, 0, 2);
         }
@@ -579,7 +582,7 @@ static void test_no_bytes_upset_the_reader(void **state)
         uint64_t sum = 0;
 
         scramble(clone, &random, 1 + (unsigned)i % 40);
-        rig_scan_disk(clone, &rig->start, &result, &seen); // checks what is delivered
+        rig_read_disk(clone, &rig->start, &result, &seen); // checks what is delivered
         counts[result.end]++;
         assert_int_equal(wal_read_segment(sim_io(clone), "wal/0000000000000002.seg", &rig->start,
                                           &info, see_any, &sum),

@@ -45,11 +45,11 @@ struct shop {
 
 struct committer {
     struct shop *shop;
+    struct wal_waiter w;
+    struct af_cond cond;
+    struct af_mutex lock;
     unsigned seed;
     bool async;
-    struct wal_waiter w;
-    struct af_mutex lock;
-    struct af_cond cond;
     bool done; // under `lock`
 };
 
