@@ -119,8 +119,9 @@ static int open_data(struct engine *e, struct recovery *r)
     if (!e->disk_read_only)
         err = io_file_open(e->io, "data", IO_WRITE, &e->data_log);
     if (err < 0)
-        return examine_refuse(&r->x, err, "cannot open the file 'data' a second time: %s (%s); nothing was changed",
-                              err_text(err), err_name(err));
+        return examine_refuse(
+            &r->x, err, "cannot open the file 'data' a second time: %s (%s); nothing was changed",
+            err_text(err), err_name(err));
     uint64_t unknown = r->x.sb->features_ro_compat & ~SUPERBLOCK_FEATURES_RO_COMPAT;
     if (unknown != 0 && !e->disk_read_only)
         return examine_refuse(&r->x, -AF_E_VERSION,

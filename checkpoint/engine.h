@@ -17,14 +17,14 @@ struct engine;
 struct engine_options {
     uint64_t cache_bytes; // 0: 256 MiB
     uint64_t max_bytes;   // size=; 0: no cap
-    uint64_t log_bytes;   // log=; 0: 64 MiB (a new store's segments are log/8, at least 256 KiB...
-                          // rounded to 4096; existing stores keep theirs)
+    uint64_t log_bytes;   // log=; 0: 64 MiB. A new store's segments are an eighth of it, 64 KiB to
+                          // 16 MiB; existing stores keep theirs, and at least four of them
     uint64_t commit_open_ms; // UINT64_MAX: default 30 s; 0: never
     uint64_t pending_bytes;  // 0: default
     bool read_only; // recovers first (unless the disk is read-only, then only a clean store opens),
                     // then changes nothing
     bool threads;   // run the checkpoint thread; false: tests call engine_checkpoint() and
-                  // engine_tick() themselves and waiting calls do their own work inline
+                    // engine_tick() themselves and waiting calls do their own work inline
     struct message_sink sink;
 };
 
@@ -70,7 +70,7 @@ int engine_close(struct engine *e) AF_NODISCARD;
 void engine_abandon(struct engine *e); // as if killed: no I/O
 
 struct store *engine_store(struct engine *e);
-struct wal *engine_wal(struct engine *e);
+struct wal *engine_wal(struct engine *e); // NULL when the store is open read-only: no log runs
 void engine_get_status(struct engine *e, struct engine_status *ret_status);
 // The same as text ("key: value" lines) or JSON.
 void engine_status_text(const struct engine_status *status, bool json, struct buf *out);

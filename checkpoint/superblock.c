@@ -354,6 +354,23 @@ int superblock_write(struct io_file *file, unsigned slot, const struct superbloc
     return err;
 }
 
+// The file that the next recovery writes its superblock into, at full length: so recovery finds room on a full disk too. What it
+// holds means nothing. A disk that has no room for it now has lost only this precaution.
+static int make_spare(struct io *io, uint8_t *bytes)
+{
+    struct io_file *file;
+    int err = io_file_open(io, SUPERBLOCK_FILE_RECOVER, IO_WRITE | IO_CREATE, &file);
+
+    if (err == 0) {
+        memset(bytes, 0, 2 * SUPERBLOCK_SLOT_BYTES);
+        err = io_pwrite(file, bytes, 2 * SUPERBLOCK_SLOT_BYTES, 0);
+        if (err == 0)
+            err = io_sync(file);
+        io_file_close(file);
+    }
+    return err == -ENOSPC || err == -EDQUOT ? 0 : err;
+}
+
 int superblock_replace(struct io *io, const char *temporary, const struct superblock *sb)
 {
     struct io_file *file;
@@ -375,6 +392,8 @@ int superblock_replace(struct io *io, const char *temporary, const struct superb
         err = io->ops->rename(io, temporary, SUPERBLOCK_FILE);
     if (err == 0)
         err = io->ops->sync_dir(io, "");
+    if (err == 0)
+        err = make_spare(io, bytes);
     free(bytes);
     return err;
 }

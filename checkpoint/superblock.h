@@ -53,7 +53,7 @@ void superblock_slots_free(struct superblock_slots *slots);
 int superblock_write(struct io_file *file, unsigned slot, const struct superblock *sb) AF_NODISCARD;
 // A file with `sb` in both slots in place of the present one, if any: written under the name
 // `temporary`, synced, renamed, the directory synced. At every instant the old file or the new one
-// stands, whole.
+// stands, whole. Leaves a spare file under SUPERBLOCK_FILE_RECOVER, for the next time.
 int superblock_replace(struct io *io, const char *temporary,
                        const struct superblock *sb) AF_NODISCARD;
 

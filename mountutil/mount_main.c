@@ -80,13 +80,24 @@ static void on_ready(void *arg)
 
 // ---- up and down ----
 
+// Before the store is touched.
 static int check_fuse(void)
 {
-    if (access("/dev/fuse", F_OK) == 0)
+    char line[256];
+
+    if (access("/dev/fuse", F_OK) != 0)
+        return complain(EXIT_CODE_NO_FUSE,
+                        "/dev/fuse is not there: the kernel has no FUSE (modprobe fuse), or this "
+                        "container was not given it");
+    if (geteuid() != 0)
+        return 0; // others get it from fusermount3
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (fd >= 0) {
+        close(fd);
         return 0;
-    return complain(EXIT_CODE_NO_FUSE,
-                    "/dev/fuse is not there: the kernel has no FUSE (modprobe fuse), or this "
-                    "container was not given it");
+    }
+    snprintf(line, sizeof(line), "/dev/fuse cannot be opened: %s", strerror(errno));
+    return complain(EXIT_CODE_NO_FUSE, line);
 }
 
 static void engine_options_from(const struct daemon *d, struct engine_options *ret_options)
@@ -102,9 +113,37 @@ static void engine_options_from(const struct daemon *d, struct engine_options *r
     };
 }
 
-static int open_engine(struct daemon *d)
+struct last_message {
+    char text[512];
+};
+
+static void keep_message(void *arg, enum message_level level, const char *text)
+{
+    struct last_message *last = arg;
+
+    if (level <= MESSAGE_WARNING)
+        snprintf(last->text, sizeof(last->text), "%s", text); // a cut sentence still tells
+}
+
+static int make_store(struct daemon *d)
 {
     const struct store_cred cred = {.uid = geteuid(), .gid = getegid()};
+    struct last_message last = {""};
+    struct engine_options options;
+    char line[2 * PATH_MAX];
+
+    engine_options_from(d, &options);
+    options.sink = (struct message_sink){.emit = keep_message, .arg = &last};
+    int r = engine_create(d->io, &options, &cred);
+    if (r == 0)
+        return 0;
+    snprintf(line, sizeof(line), "cannot make a store in %s: %s", d->place.store,
+             last.text[0] ? last.text : err_text(r));
+    return complain(exit_code(r), line);
+}
+
+static int open_engine(struct daemon *d)
+{
     struct engine_options options;
     char text[PATH_MAX + 512] = "";
     char line[2 * PATH_MAX];
@@ -116,13 +155,12 @@ static int open_engine(struct daemon *d)
                  d->opts->io_method ? d->opts->io_method : "", err_text(r));
         return complain(exit_code(r), line);
     }
-    engine_options_from(d, &options);
-    if (d->place.make_store)
-        r = engine_create(d->io, &options, &cred);
-    if (r) {
-        snprintf(line, sizeof(line), "cannot make a store in %s: %s", d->place.store, err_text(r));
-        return complain(exit_code(r), line);
+    if (d->place.make_store) {
+        r = make_store(d);
+        if (r)
+            return r;
     }
+    engine_options_from(d, &options);
     r = engine_open(d->io, &options, &d->engine, text, sizeof(text));
     if (r) {
         snprintf(line, sizeof(line), "cannot open the store %s: %s", d->place.store,

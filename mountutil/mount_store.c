@@ -96,13 +96,14 @@ static bool contains(const char *outer, const char *inner)
 
 struct listing {
     bool superblock; // a store
-    bool leftovers;  // of a creation that was interrupted
+    bool half;       // a creation that was interrupted
+    bool parts;      // of a store
     bool foreign;    // something else
 };
 
 static int list_store(const char *path, struct listing *ret_listing)
 {
-    static const char *const made_before[] = {"data", "wal", "superblock.new"};
+    static const char *const parts[] = {"data", "wal", "superblock.recover"};
     DIR *dir = opendir(path);
     struct listing l = {0};
 
@@ -114,9 +115,11 @@ static int list_store(const char *path, struct listing *ret_listing)
                      strcmp(e->d_name, "lost+found") == 0 || strcmp(e->d_name, "lock") == 0;
         if (strcmp(e->d_name, "superblock") == 0)
             known = l.superblock = true;
-        for (size_t i = 0; i < AF_ARRAY_LEN(made_before); i++) {
-            if (strcmp(e->d_name, made_before[i]) == 0)
-                known = l.leftovers = true;
+        if (strcmp(e->d_name, "superblock.new") == 0)
+            known = l.half = true;
+        for (size_t i = 0; i < AF_ARRAY_LEN(parts); i++) {
+            if (strcmp(e->d_name, parts[i]) == 0)
+                known = l.parts = true;
         }
         l.foreign |= !known;
         errno = 0;
@@ -149,6 +152,12 @@ static int make_directory(const char *path, char *text, size_t size)
     return err ? exit_code(-err) : 0;
 }
 
+// While the file `superblock.new` is there, a creation has not come to its end, and nothing is lost.
+static bool has_lost_superblock(const struct listing *l)
+{
+    return l->parts && !l->half && !l->superblock;
+}
+
 static int no_store(const char *path, const struct listing *l, bool missing, char *text,
                     size_t size)
 {
@@ -157,20 +166,24 @@ static int no_store(const char *path, const struct listing *l, bool missing, cha
             text, size,
             "there is no store: %s does not exist (is its disk mounted? --create makes a new one)",
             path);
+    else if (has_lost_superblock(l))
+        snprintf(text, size,
+                 "%s is a store that has lost its file 'superblock': restore it from a backup (nothing was changed)",
+                 path);
     else if (l->foreign)
         snprintf(text, size, "%s is not an AeroFS store: it has no superblock, but other files",
                  path);
-    else if (l->leftovers)
-        snprintf(
-            text, size,
-            "%s is not a complete store: it has no superblock (--create starts over if its creation was "
-            "interrupted)",
-            path);
+    else if (l->half)
+        snprintf(text, size,
+                 "%s is not a complete store: its creation was interrupted (--create starts over)",
+                 path);
     else
         snprintf(text, size,
                  "there is no store: %s is empty (is its disk mounted? --create makes a new one)",
                  path);
-    return missing ? EXIT_CODE_NOT_FOUND : EXIT_CODE_NOT_A_STORE;
+    if (missing)
+        return EXIT_CODE_NOT_FOUND;
+    return has_lost_superblock(l) ? EXIT_CODE_SUPERBLOCK : EXIT_CODE_NOT_A_STORE;
 }
 
 // Permissions and the disk itself.
@@ -223,7 +236,7 @@ static int check_store(const struct mount_opts *opts, struct mount_place *place,
         snprintf(text, size, "cannot read the store directory %s: %s", place->store, strerror(err));
         return exit_code(-err);
     }
-    if (!l.superblock && (l.foreign || !opts->create))
+    if (!l.superblock && (l.foreign || !opts->create || has_lost_superblock(&l)))
         return no_store(place->store, &l, false, text, size);
     place->make_store = !l.superblock;
     // An empty directory that was there before gets the store's mode too.

@@ -208,8 +208,9 @@ needs() { # PROGRAM…
     done
 }
 # Builds tests/mount/NAME.c and prints the path of the program.
-helper() { # NAME
-    "${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -pthread -o "$TEST_DIR/bin/$1" "$TEST_TOP/tests/mount/$1.c" >&2
+helper() { # NAME [LIBRARY…]
+    "${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -pthread -o "$TEST_DIR/bin/$1" "$TEST_TOP/tests/mount/$1.c" \
+        "${@:2}" >&2
     printf '%s' "$TEST_DIR/bin/$1"
 }
 # A test that takes random choices calls set_seed first, then $RANDOM; no call in a subshell, which has a $RANDOM of its own.

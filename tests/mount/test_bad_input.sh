@@ -56,8 +56,8 @@ refused 7 'no valid slot'
 rm -r "$STORE"
 mkdir "$STORE" "$STORE/wal"
 touch "$STORE/data"
-refused 4 'has no superblock'
-refused '4' 'superblock' --create # never an interrupted creation: superblock.new is missing
+refused 7 "lost its file 'superblock'"
+refused 7 "lost its file 'superblock'" --create # no interrupted creation: superblock.new is missing
 rm -r "$STORE"
 
 # ---- arguments ----
@@ -144,6 +144,9 @@ compare_or_eio() { # clean | killed
         cmp -s tree.found "tree.$1" || fail "something is missing without an error: $(diff tree.found "tree.$1" | head -n 3)"
     fi
 }
+is_tree() { # FILE: what is mounted is what the file lists
+    list_tree "$MNT" >tree.found && cmp -s tree.found "$1"
+}
 mount_whole() { # clean | killed: mounts, and everything is there
     start
     list_tree "$MNT" | diff - "tree.$1" >tree.diff || fail "the tree differs: $(head -n 3 tree.diff)"
@@ -163,19 +166,53 @@ done
 
 # ---- versions ----
 
+reseal=$(helper reseal -lxxhash)
 for which in clean killed; do
     for slot in 0 1; do
         take $which
-        printf '\002' | dd of="$STORE/superblock" bs=1 seek=$((slot * 65536 + 8)) conv=notrunc status=none
+        "$reseal" "$STORE/superblock" $slot 8 4 2
         refused 6 'version'
         checked 2
         exits 6 'version' "$AEROFS" dump "$STORE"
     done
 done
 take clean
-printf '\001' | dd of="$STORE/superblock" bs=1 seek=23 conv=notrunc status=none # an unknown incompatible feature
-printf '\001' | dd of="$STORE/superblock" bs=1 seek=65559 conv=notrunc status=none
+"$reseal" "$STORE/superblock" 0 16 8 0x100 # an incompatible feature
 refused 6 'version|feature'
+checked 2
+take clean
+"$reseal" "$STORE/superblock" 0 24 8 0x100 # one that permits reading
+"$reseal" "$STORE/superblock" 1 24 8 0x100
+refused 6 'version|feature'
+checked '0 2'
+
+# ---- superblocks that are whole and say what cannot be: offset, bytes, value ----
+
+# Nobody can tell that such a value is wrong when it is a possible one; but it may not crash anything.
+for field in '64 8 0' '72 8 0' '72 8 99' '80 8 0xffffffffffffffff' '88 8 0xffffffff' '96 8 0' '96 8 0xffffffff' '104 8 0' '104 8 4095' \
+    '104 8 0xffffffffffff0000' '104 8 4096' '112 8 0' '120 8 0' '120 8 0xffffffffffffff' '120 8 7' '128 8 5' '136 8 99' '144 4 15' \
+    '144 4 0xffffffff' '152 8 0' '152 8 0xffffffffffffffff' '168 8 0' '168 8 0xffffffffffff' '168 8 0xffffffffffffffff' '176 8 0' \
+    '176 8 0xffffffffffffffff' '184 8 0' '208 4 0' '208 4 5000' '208 4 0xffffffff' '12 4 0' '12 4 0xffffffff' '56 8 1' '216 8 1' '240 8 1' \
+    '264 8 0' '280 8 1' '512 8 1' '524 1 7'; do
+    take killed
+    # shellcheck disable=SC2086 # three words
+    for slot in 0 1; do "$reseal" "$STORE/superblock" $slot $field; done
+    checked '0 1 2'
+    before=$(hash_of "$STORE")
+    code=0
+    limited "$AEROFS_MOUNT" "$STORE" "$MNT" >/dev/null 2>mount.err || code=$?
+    if [ $code -eq 0 ]; then
+        note_daemon "$STORE"
+        list_tree "$MNT" >tree.found 2>&1 || true
+        is_daemon "$DAEMON" || fail "superblock field $field: the daemon has died"
+        limited umount "$MNT"
+        wait_for 60 gone "$DAEMON" || fail 'the daemon does not end'
+    else
+        [[ $code =~ ^(1|7|8|9|16)$ ]] || fail "superblock field $field: exit code $code: $(cat mount.err)"
+        same 'lines on stderr' 1 "$(wc -l <mount.err)"
+        same "bytes of the store (superblock field $field)" "$before" "$(hash_of "$STORE")"
+    fi
+done
 
 # ---- superblocks ----
 
@@ -209,8 +246,8 @@ for size in 0 4096 65535; do
 done
 take killed
 rm "$STORE/superblock"
-refused 4 'has no superblock'
-refused 4 'superblock' --create
+refused 7 "lost its file 'superblock'"
+refused 7 "lost its file 'superblock'" --create
 checked '1 2'
 
 # ---- the log ----
@@ -244,7 +281,7 @@ for segment in $(take killed && segments); do
     if [ $code -eq 0 ]; then # only a standby behind the successor of the last one that was written may go
         note_daemon "$STORE"
         [[ "wal/$segment" > "$log" ]] || fail "mounts without $segment"
-        list_tree "$MNT" | diff -q - tree.killed >/dev/null || fail "the tree differs without $segment"
+        is_tree "tree.killed" || fail "the tree differs without $segment"
         stop
     else
         same "exit code without $segment" 9 $code
@@ -320,7 +357,7 @@ for which in clean killed; do
         limited "$AEROFS_MOUNT" "$STORE" "$MNT" >/dev/null 2>"$TEST_DIR/mount.err" || code=$?
         if [ $code -eq 0 ]; then # it is read when something is allocated; all that is stored can be read
             note_daemon "$STORE"
-            list_tree "$MNT" | diff -q - "tree.$which" >/dev/null || fail "the tree differs with a rotten $name"
+            is_tree "tree.$which" || fail "the tree differs with a rotten $name"
             (head -c 500000 /dev/urandom >"$MNT/try" && sync "$MNT/try") 2>try.err && fail "blocks were allocated from a rotten $name"
             grep -q 'Input/output error\|Read-only' try.err || fail "allocation from a rotten $name: $(cat try.err)"
             limited umount "$MNT"

@@ -231,6 +231,48 @@ static void test_failure_in_recovery_refuses_and_may_be_repeated(void **state)
     }
 }
 
+// One read fails, or returns a flipped bit, and never again: the store is refused with nothing
+// changed, or everything acknowledged is there.
+static void test_wrong_reads_in_recovery_lose_nothing(void **state)
+{
+    struct world *base = world_used();
+
+    (void)state;
+    for (unsigned effect = 0; effect < 2; effect++) {
+        bool hit = true;
+
+        for (uint64_t skip = 0; hit; skip++) {
+            struct world w;
+            const struct sim_fault fault = {.calls = SIM_BIT(SIM_READ) | SIM_BIT(SIM_SIZE) |
+                                                     SIM_BIT(SIM_LIST) | SIM_BIT(SIM_OPEN),
+                                            .skip = skip,
+                                            .times = 1,
+                                            .effect = effect ? SIM_FAULT_CORRUPT : SIM_FAULT_FAIL,
+                                            .error = -EIO};
+
+            world_init(&w, sim_clone(base->sim));
+            uint64_t before = sim_hash(w.sim);
+            unsigned number = sim_fault_add(w.sim, &fault);
+            int err = world_open(&w);
+            hit = sim_fault_hits(w.sim, number) > 0;
+            sim_faults_clear(w.sim);
+            if (err < 0) {
+                w.engine = NULL;
+                assert_true(strlen(w.message) > 20);
+                if (sim_event_count(w.sim) == 0)
+                    assert_true(sim_hash(w.sim) == before);
+                must_open(&w);
+            }
+            assert_true(has(w.engine, "a", 1, 50000) && has(w.engine, "b", 1, 2000) &&
+                        has(w.engine, "c", 1, 2000));
+            must_close(&w);
+            must_be_sound(&w);
+            sim_destroy(w.sim);
+        }
+    }
+    world_destroy(base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -239,6 +281,7 @@ int main(void)
         cmocka_unit_test(test_superblock_seen_only_in_the_cache_is_not_relied_on),
         cmocka_unit_test(test_every_failure_in_a_checkpoint_is_loud_and_harmless),
         cmocka_unit_test(test_failure_in_recovery_refuses_and_may_be_repeated),
+        cmocka_unit_test(test_wrong_reads_in_recovery_lose_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
