@@ -162,10 +162,14 @@ static int refuse_write(struct recovery *r, int err, const char *what)
 
 // r1. The chosen superblock is durable whatever the page cache said, no older one remains, and at
 // every instant one valid file stands: the slots of the present file are left alone, since which of
-// them is on disk as it was read nobody knows.
+// them is on disk as it was read nobody knows. It no longer says that the store is clean: r3 may tear
+// the other slot, which after a clean end is damage.
 static int restore_superblock(struct recovery *r, struct checkpoint *c)
 {
-    int err = superblock_replace(c->io, SUPERBLOCK_FILE_RECOVER, r->x.sb);
+    struct superblock sb = *r->x.sb; // borrows the references
+
+    sb.clean = false;
+    int err = superblock_replace(c->io, SUPERBLOCK_FILE_RECOVER, &sb);
 
     return err < 0 ? err : io_file_open(c->io, SUPERBLOCK_FILE, IO_WRITE, &c->file);
 }

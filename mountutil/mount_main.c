@@ -224,6 +224,7 @@ static int serve(struct daemon *d)
     }
     if (code == 0)
         code = mount_fs(d);
+    mount_message_opened(code == 0);
     if (code == 0)
         code = exit_code(fs_run(d->fs)); // the reason went to the sink
     return shut_down(d, code);

@@ -11,11 +11,17 @@
 
 #define MESSAGES_MAX 20u
 #define PERIOD_S     10
+#define HELD_MAX     8u
 
 static struct af_mutex lock;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 // Guarded by lock:
-static bool ready, to_syslog;
+static bool settled, ready, to_syslog;
+static struct {
+    enum message_level level;
+    char text[1024];
+} held[HELD_MAX]; // while not settled; what comes beyond is dropped
+static unsigned held_count;
 static time_t period_start;
 static unsigned sent_count, dropped_count;
 
@@ -35,15 +41,28 @@ static void put(enum message_level level, const char *text)
         fprintf(stderr, "aerofs: %s\n", text);
 }
 
+static void hold(enum message_level level, const char *text)
+{
+    if (held_count == HELD_MAX)
+        return;
+    held[held_count].level = level;
+    snprintf(held[held_count].text, sizeof(held[0].text), "%s", text); // a cut sentence still tells
+    held_count++;
+}
+
 static void emit(void *arg, enum message_level level, const char *text)
 {
     struct timespec now;
 
     (void)arg;
-    if (level == MESSAGE_INFO && !ready)
-        return;
     clock_gettime(CLOCK_MONOTONIC, &now);
     af_lock(&lock);
+    if (!settled || (level == MESSAGE_INFO && !ready)) {
+        if (level != MESSAGE_INFO)
+            hold(level, text);
+        af_unlock(&lock);
+        return;
+    }
     if (period_start == 0 || now.tv_sec - period_start >= PERIOD_S) {
         period_start = now.tv_sec;
         sent_count = 0;
@@ -67,6 +86,16 @@ struct message_sink mount_message_sink(void)
 {
     pthread_once(&once, init);
     return (struct message_sink){.emit = emit};
+}
+
+void mount_message_opened(bool opened)
+{
+    af_lock(&lock);
+    for (unsigned i = 0; opened && i < held_count; i++)
+        put(held[i].level, held[i].text);
+    held_count = 0;
+    settled = true;
+    af_unlock(&lock);
 }
 
 void mount_message_ready(bool background)

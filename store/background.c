@@ -12,10 +12,30 @@
 
 // ---- freeing ----
 
-// The operation of one step: the last CONTENT_EXTENTS_AT_ONCE extents of the content, or everything when there are no more.
+// Where the last CONTENT_EXTENTS_AT_ONCE extents of the content begin; 0 when there are no more than these.
+static int reap_from(struct store *s, struct fault *f, uint64_t content, uint64_t *ret_from)
+{
+    uint64_t from = NO_BLOCK;
+
+    for (unsigned i = 0; i < CONTENT_EXTENTS_AT_ONCE && from > 0; i++) {
+        const void *value;
+        struct key key;
+        size_t len;
+        int err = tree_prev(&s->tree, &s->tree.root, f, key_make(content, KIND_EXTENT, 0),
+                            key_make(content, KIND_EXTENT, from - 1), &key, &value, &len);
+
+        if (err < 0 && err != -ENOENT)
+            return err;
+        from = err == -ENOENT ? 0 : key.off;
+    }
+    *ret_from = from;
+    return 0;
+}
+
+// The operation of one step: a bounded number of extents, then everything else.
 static int reap_step_locked(struct store *s, struct fault *f, const struct reap *r, bool *ret_done)
 {
-    uint64_t content = r->id, from = NO_BLOCK;
+    uint64_t content = r->id, from;
     struct inode in;
     struct op op;
     const void *value;
@@ -29,21 +49,12 @@ static int reap_step_locked(struct store *s, struct fault *f, const struct reap 
     }
     if (err < 0)
         return err == -ENOENT ? 0 : err; // gone already
+    err = reap_from(s, f, content, &from);
+    if (err < 0)
+        return err;
     op_begin(s, &op, OP_REAP);
     op.ino = r->id;
     op.what = r->what;
-    for (unsigned i = 0; i < CONTENT_EXTENTS_AT_ONCE && from > 0; i++) {
-        struct key key;
-
-        err = tree_prev(&s->tree, &s->tree.root, f, key_make(content, KIND_EXTENT, 0),
-                        key_make(content, KIND_EXTENT, from - 1), &key, &value, &len);
-        if (err == -ENOENT)
-            from = 0;
-        else if (err < 0)
-            return err;
-        else
-            from = key.off;
-    }
     op.from_block = from;
     *ret_done = from == 0;
     return op_commit(s, f, &op, 0);
@@ -55,6 +66,7 @@ static int reap_step(struct store *s, const struct reap *r, bool *ret_done)
     int err;
 
     fault_begin(&f);
+    f.reaping = true; // it may wait for a checkpoint, not for more of its kind
     do {
         store_lock(s);
         err = store_writable(s);
@@ -92,24 +104,26 @@ void reap_some(struct store *s, unsigned steps)
             err = reap_step(s, r, &done);
             steps--;
         }
-        if (err == 0 && !done) { // more to do: next time
+        if ((err == 0 && !done) || err == -ENOMEM || err == -ENOSPC) { // more to do, or no room for it: next time
             store_lock(s);
             list_prepend(&s->reap, &r->link);
             s->reap_count++;
             store_unlock(s);
             return;
         }
-        free(r); // done; or rotten or failed: what is left of it stays on the orphan list for the next recovery
+        free(r); // done; or rotten or read-only: what is left of it stays on the orphan list for the next recovery
     }
 }
 
 // ---- orphans after a crash ----
 
-// The first orphan of the list, removed without the log: recovery's own checkpoint follows.
-static int remove_orphan_locked(struct store *s, struct fault *f, bool *ret_found)
+// One step at the first orphan of the list, without the log: recovery's own checkpoint follows.
+static int remove_orphan_locked(struct store *s, struct fault *f, bool *ret_found, bool *ret_done)
 {
     struct key key;
     const void *value;
+    uint64_t content;
+    struct inode in;
     struct op op;
     size_t len;
     int err = tree_next(&s->tree, &s->tree.root, f, key_make(0, KIND_ORPHAN, 0), key_make(0, KIND_ORPHAN, UINT64_MAX),
@@ -124,6 +138,16 @@ static int remove_orphan_locked(struct store *s, struct fault *f, bool *ret_foun
     op.next_ino = s->next_ino;
     if (op.what < ORPHAN_INODE || op.what > ORPHAN_STAGED)
         return -AF_E_ITEM;
+    content = op.ino;
+    if (op.what == ORPHAN_INODE) {
+        err = inode_get(s, f, op.ino, &in);
+        content = in.content_id;
+    }
+    if (err == 0)
+        err = reap_from(s, f, content, &op.from_block);
+    if (err < 0)
+        return err == -ENOENT ? -AF_E_ITEM : err;
+    *ret_done = op.from_block == 0;
     s->replaying = true;
     err = op_prepare(s, f, &op);
     s->replaying = false;
@@ -134,7 +158,7 @@ static int remove_orphan_locked(struct store *s, struct fault *f, bool *ret_foun
 
 int store_remove_orphans(struct store *s, uint64_t *ret_count)
 {
-    bool found;
+    bool found, done = false;
     int err;
 
     *ret_count = 0;
@@ -144,10 +168,10 @@ int store_remove_orphans(struct store *s, uint64_t *ret_count)
         fault_begin(&f);
         do {
             store_lock(s);
-            err = remove_orphan_locked(s, &f, &found);
+            err = remove_orphan_locked(s, &f, &found, &done);
             store_unlock(s);
         } while (fault_resolve(s, &f, STORE_BLOCK, &err));
-        if (err == 0 && found)
+        if (err == 0 && found && done)
             ++*ret_count;
     } while (err == 0 && found);
     return err;
@@ -173,6 +197,12 @@ static int complete_by_number(struct store *s, uint64_t ino)
     return err;
 }
 
+// Somebody has changed it, and it can be found after a crash.
+static bool can_complete(const struct oinode *oi)
+{
+    return oi->dirty_handles > 0 && !oi->orphan && !(oi->p->is_new && !oi->p->name);
+}
+
 static void complete_appenders(struct store *s, uint64_t now_ms)
 {
     uint64_t due[APPENDERS_AT_ONCE];
@@ -184,7 +214,7 @@ static void complete_appenders(struct store *s, uint64_t now_ms)
     list_for_each(at, &s->pending) {
         struct oinode *oi = list_entry(at, struct oinode, pending_link);
 
-        if (count < APPENDERS_AT_ONCE && oi->p->append_only && oi->p->content && oi->dirty_handles > 0 &&
+        if (count < APPENDERS_AT_ONCE && can_complete(oi) && oi->p->append_only && oi->p->content && oi->p->times &&
             now_ms - oi->p->since_ms >= s->config.commit_open_ms)
             due[count++] = oi->ino;
     }
@@ -209,7 +239,7 @@ int store_complete_all(struct store *s)
         list_for_each(at, &s->pending) {
             struct oinode *oi = list_entry(at, struct oinode, pending_link);
 
-            if (oi->dirty_handles > 0 && !oi->orphan && !(oi->p->is_new && !oi->p->name)) {
+            if (can_complete(oi)) {
                 ino = oi->ino;
                 break;
             }
@@ -221,6 +251,9 @@ int store_complete_all(struct store *s)
 
         if (err < 0) { // the next ones may do; this one is said and dropped
             first = first ? first : err;
+            message(&s->config.sink, MESSAGE_ERROR,
+                    "inode %llu: what was written to it while it was open is lost at unmount (%s): %s",
+                    (unsigned long long)ino, err_name(err), err_text(err));
             store_lock(s);
             struct oinode *oi = oinode_find(s, ino);
 

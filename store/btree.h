@@ -64,6 +64,8 @@ int tree_prev(struct tree *t, const struct tree_root *root, struct fault *f, str
               struct key last, struct key *ret_key, const void **ret_value,
               size_t *ret_len) AF_NODISCARD;
 
+// Begins the count that tree_touch() keeps: what an earlier preparation has touched is forgotten.
+void tree_touch_begin(struct tree *t);
 // Brings the path to `key` into memory, so that it can be put or deleted, and counts it for
 // tree_prepare(). 0, -AF_E_FAULT, or a corruption code; a missing key is no failure.
 int tree_touch(struct tree *t, struct fault *f, struct key key) AF_NODISCARD;

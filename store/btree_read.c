@@ -167,6 +167,12 @@ int tree_prev(struct tree *t, const struct tree_root *root, struct fault *f, str
     return 0;
 }
 
+void tree_touch_begin(struct tree *t)
+{
+    t->touch_round++;
+    t->touched = 0;
+}
+
 int tree_touch(struct tree *t, struct fault *f, struct key key)
 {
     struct tree_path p;

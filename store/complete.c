@@ -25,6 +25,15 @@ size_t record_data_max(const struct store *s)
     return AF_MIN((size_t)RECORD_DATA_BYTES_MAX, s->wal ? wal_body_max(s->wal) / 4 : RECORD_DATA_BYTES_MAX);
 }
 
+#define SPILL_ROUNDS 4u
+
+size_t inode_mem_max(const struct store *s)
+{
+    size_t by_record = wal_body_max(s->wal) / 2 / BLOCK_BYTES;
+
+    return AF_MAX(AF_MIN(by_record, (size_t)PENDING_MEM_INODE_MAX), (size_t)4);
+}
+
 static void draft_free(struct store *s, struct draft *d, bool release)
 {
     for (uint32_t i = 0; release && i < d->piece_count; i++)
@@ -152,8 +161,10 @@ static void draft_content_mode(struct store *s, const struct pending *p, const s
         op->staged_id = p->staged_id;
         op->content = p->is_new || p->keep_blocks == 0 ? CONTENT_ADOPT : CONTENT_MERGE;
     }
-    if (op->content == CONTENT_ADOPT)
+    if (op->content == CONTENT_ADOPT) { // the old content is gone as a whole, nothing of the new one is
         op->inode.content_id = p->staged_id;
+        op->keep_blocks = NO_BLOCK;
+    }
 }
 
 static void draft_inode(const struct pending *p, const struct inode *in, struct op *op)
@@ -212,7 +223,10 @@ int complete(struct store *s, struct fault *f, struct oinode *oi)
         err = inode_get(s, f, oi->ino, &in);
     if (err < 0)
         return err;
-    if (p->mem_blocks * BLOCK_BYTES > record_data_max(s) && !fits_inline(p, &in)) {
+    // What is in memory rides in the record when it is little. A writer that goes on writing must not keep the completion for ever:
+    // after some rounds all that one inode may have in memory (pending_mem_max) rides too.
+    if (p->mem_blocks * BLOCK_BYTES > record_data_max(s) && !fits_inline(p, &in) &&
+        (f->rounds < SPILL_ROUNDS || p->mem_blocks > inode_mem_max(s))) {
         f->kind = FAULT_SPILL;
         f->number = oi->ino;
         return -AF_E_FAULT;
@@ -223,7 +237,10 @@ int complete(struct store *s, struct fault *f, struct oinode *oi)
     if (err == 0)
         err = op_commit(s, f, &d.op, p->data_number);
     draft_free(s, &d, err < 0);
-    if (err == 0)
-        pending_done(s, oi);
-    return err;
+    if (err < 0)
+        return err;
+    if (!p->is_new && d.op.inode.content_id != in.content_id && in.blocks > 0)
+        reap_add(s, in.content_id, ORPHAN_CONTENT); // where the operation has put it
+    pending_done(s, oi);
+    return 0;
 }

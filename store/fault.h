@@ -32,8 +32,6 @@ enum fault_kind {
     FAULT_SPILL,      // pending content of inode `number` must be written out first
 };
 
-#define FAULT_PINS_MAX 4096
-
 struct fault {
     enum fault_kind kind;
     struct blkref ref;
@@ -45,6 +43,7 @@ struct fault {
     struct block **pins; // pinned by the resolver, unpinned by fault_end()
     unsigned pin_count, pin_cap;
     unsigned rounds;     // how often it was resolved
+    bool reaping;        // the caller frees what others wait for
     unsigned waits;      // how often it has waited for space; space_prepare() gives up at a bound
 };
 

@@ -55,6 +55,8 @@ static int open_locked(struct store *s, struct fault *f, uint64_t ino, struct st
         err = -EISDIR;
     if (err == 0 && !S_ISREG(in.mode))
         err = -EINVAL;
+    if (err == 0 && in.nlink == 0 && !oi)
+        err = -ESTALE; // unlinked, closed, and about to be freed
     if (err == 0 && (writes || (file->flags & O_TRUNC)))
         err = store_writable(s);
     if (err < 0)
@@ -116,6 +118,8 @@ static int change_begin(struct store *s, struct fault *f, struct store_file *fil
         err = pending_begin(s, file->oi, ret_in);
     if (err == 0)
         err = pending_content(s, f, file->oi, ret_in);
+    if (err == 0 && !(file->flags & O_APPEND))
+        file->oi->p->append_only = false;
     return err;
 }
 
@@ -125,8 +129,6 @@ static void change_end(struct store *s, struct store_file *file, uint64_t end, b
 
     if (end > p->size)
         p->size = end;
-    if (!(file->flags & O_APPEND))
-        p->append_only = false;
     if (kill_suidgid && !p->is_new)
         p->kill_suidgid = true;
     else if (kill_suidgid)
@@ -157,7 +159,7 @@ static int memory_room(struct store *s, struct fault *f, struct oinode *oi, size
     const struct pending *p = oi->p;
     struct oinode *victim = NULL;
 
-    if (stage_wanted(p) || (p->mem_blocks > 0 && p->mem_blocks + blocks > PENDING_MEM_INODE_MAX))
+    if (stage_wanted(s, p) || (p->mem_blocks > 0 && p->mem_blocks + blocks > inode_mem_max(s)))
         victim = oi;
     else if (s->pending_mem_blocks > 0 && s->pending_mem_blocks + blocks > s->pending_mem_max)
         victim = p->mem_blocks > 0 ? oi : spill_victim(s);
@@ -249,20 +251,30 @@ static int write_edges(struct store *s, struct fault *f, struct store_file *file
     return 0;
 }
 
+// The partial blocks at both ends come into memory; nothing that can be seen changes.
+static int fetch_edges(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, const struct span *sp)
+{
+    struct pend_piece *piece;
+    int err = 0;
+
+    if (sp->head > 0)
+        err = pending_block(s, f, oi, in, sp->head_block, false, &piece);
+    if (err == 0 && sp->tail > 0)
+        err = pending_block(s, f, oi, in, sp->tail_block, false, &piece);
+    return err;
+}
+
 static int write_locked(struct store *s, struct fault *f, struct store_file *file, uint64_t off, const uint8_t *bytes,
                         size_t size, bool kill_suidgid)
 {
     struct span sp = span_of(off, bytes, size);
-    struct pend_piece *piece;
     struct inode in;
     int err = change_begin(s, f, file, &in);
 
     if (err == 0)
         err = memory_room(s, f, file->oi, sp.whole + 2);
-    if (err == 0 && sp.head > 0)
-        err = pending_block(s, f, file->oi, &in, sp.head_block, false, &piece);
-    if (err == 0 && sp.tail > 0)
-        err = pending_block(s, f, file->oi, &in, sp.tail_block, false, &piece);
+    if (err == 0)
+        err = fetch_edges(s, f, file->oi, &in, &sp);
     if (err == 0 && sp.whole > 0)
         err = write_blocks(s, f, file->oi->p, sp.whole_block, bytes + sp.head, sp.whole);
     if (err == 0)
@@ -272,37 +284,50 @@ static int write_locked(struct store *s, struct fault *f, struct store_file *fil
     return err;
 }
 
-// Large writes: whole blocks to disk without the lock, then the edges.
+// Large writes: whole blocks go to disk without the lock; then they and the edges become pending content under one hold of it, so
+// that the write is there whole or not at all.
 static int write_direct(struct store *s, struct store_file *file, uint64_t off, const uint8_t *bytes, size_t size,
                         bool kill_suidgid)
 {
     struct span sp = span_of(off, bytes, size);
+    struct direct *d = direct_begin();
     struct inode in;
     struct fault f;
     int err;
 
+    if (!d)
+        return -ENOMEM;
     fault_begin(&f);
     do {
         store_lock(s);
         err = change_begin(s, &f, file, &in);
         if (err == 0)
             err = memory_room(s, &f, file->oi, 2);
+        if (err == 0)
+            err = fetch_edges(s, &f, file->oi, &in, &sp);
+        if (err == 0)
+            err = direct_alloc(s, &f, file->oi, sp.whole_block, bytes + sp.head, sp.whole, d);
         store_unlock(s);
     } while (fault_resolve(s, &f, STORE_BLOCK, &err));
     if (err == 0)
-        err = spill_write(s, file->oi, sp.whole_block, bytes + sp.head, sp.whole);
-    if (err < 0)
-        return err;
-    fault_begin(&f);
-    do {
-        store_lock(s);
-        err = change_begin(s, &f, file, &in);
-        if (err == 0)
-            err = write_edges(s, &f, file, &in, &sp);
-        if (err == 0)
-            change_end(s, file, off + size, kill_suidgid);
-        store_unlock(s);
-    } while (fault_resolve(s, &f, STORE_BLOCK, &err));
+        err = direct_write(s, d);
+    if (err == 0) {
+        fault_begin(&f);
+        do {
+            store_lock(s);
+            err = change_begin(s, &f, file, &in); // completed meanwhile? then new pending content begins
+            if (err == 0)
+                err = fetch_edges(s, &f, file->oi, &in, &sp);
+            if (err == 0)
+                err = direct_adopt(s, file->oi, d);
+            if (err == 0)
+                err = write_edges(s, &f, file, &in, &sp);
+            if (err == 0)
+                change_end(s, file, off + size, kill_suidgid);
+            store_unlock(s);
+        } while (fault_resolve(s, &f, STORE_BLOCK, &err));
+    }
+    direct_end(s, d);
     return err;
 }
 
@@ -532,7 +557,12 @@ int store_release(struct store *s, enum store_how how, struct store_file *file)
         return err;
     if (!closed) { // what it waited for failed: no space after all, a rotten block, the log
         store_lock(s);
-        lost_content(s, file->oi, err);
+        if (file->oi->p && file->dirty_epoch == file->oi->epoch) { // else somebody has completed it meanwhile
+            if (file->oi->dirty_handles == 1)
+                lost_content(s, file->oi, err);
+            else
+                file->oi->dirty_handles--;
+        }
         close_handle(s, file);
         store_unlock(s);
     }

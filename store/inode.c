@@ -120,10 +120,7 @@ int inode_current(struct store *s, struct fault *f, uint64_t ino, struct inode *
         return err;
     if (p->content) {
         ret->size = p->size;
-        ret->blocks += p->mem_blocks;
-        for (size_t i = 0; i < p->piece_count; i++)
-            if (p->pieces[i].type == PEND_EXTENT)
-                ret->blocks += p->pieces[i].count;
+        ret->blocks += p->mem_blocks + p->extent_blocks;
     }
     if (p->times) {
         ret->mtime = p->mtime;
@@ -304,12 +301,10 @@ int pend_dir_add(struct store *s, uint64_t dir, uint64_t cookie, struct oinode *
 void pend_dir_remove(struct store *s, uint64_t dir, struct oinode *oi)
 {
     struct pend_dir *d = pend_dir_find(s, dir);
-    size_t at = 0;
-
     AF_ASSERT(d);
-    while (at < d->count && d->entries[at] != oi)
-        at++;
-    AF_ASSERT(at < d->count);
+    size_t at = pend_dir_position(d, name_hash(s, oi->p->name, strlen(oi->p->name)) + oi->p->index);
+
+    AF_ASSERT(at < d->count && d->entries[at] == oi);
     d->count--;
     memmove(&d->entries[at], &d->entries[at + 1], (d->count - at) * sizeof(d->entries[0]));
     memmove(&d->cookies[at], &d->cookies[at + 1], (d->count - at) * sizeof(d->cookies[0]));

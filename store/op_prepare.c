@@ -106,7 +106,6 @@ static int touch_old_name(struct store *s, struct fault *f, struct need *n, uint
 static int touch_content(struct store *s, struct fault *f, struct need *n, uint64_t content, uint64_t first,
                          uint64_t last)
 {
-    n->regions += 2;
     return content_touch(s, f, content, first, last, &n->items, &n->bytes);
 }
 
@@ -114,6 +113,7 @@ static int touch_all_content(struct store *s, struct fault *f, struct need *n, u
 {
     int err = touch(s, f, n, key_make(content, KIND_INLINE, 0), 0);
 
+    n->regions += 2;
     return err < 0 ? err : touch_content(s, f, n, content, 0, NO_BLOCK - 1);
 }
 
@@ -184,7 +184,6 @@ static int touch_piece(struct store *s, struct fault *f, struct need *n, uint64_
         n->items++;
     }
     n->bytes += 8 * p->count + sizeof(struct extent_disk);
-    n->regions++;
     if (p->type == PIECE_DATA)
         n->data += p->count;
     return err;
@@ -194,6 +193,7 @@ static int touch_pieces(struct store *s, struct fault *f, struct need *n, uint64
 {
     int err = 0;
 
+    n->regions += 2; // of the whole content: its pieces are neighbours
     if (op->keep_blocks != NO_BLOCK)
         err = touch_content(s, f, n, content, op->keep_blocks, NO_BLOCK - 1);
     for (uint32_t i = 0; err == 0 && i < op->piece_count; i++)
@@ -412,6 +412,7 @@ static int prepare_reap(struct store *s, struct fault *f, struct need *n, const 
     }
     if (op->from_block == 0)
         return touch_all_content(s, f, n, content);
+    n->regions += 2;
     return touch_content(s, f, n, content, op->from_block, NO_BLOCK - 1);
 }
 
@@ -479,7 +480,10 @@ static bool urgent(const struct store *s, const struct op *op)
 int op_prepare(struct store *s, struct fault *f, const struct op *op)
 {
     struct need n = {0};
-    int err = prepare_kind(s, f, &n, op);
+    int err;
+
+    tree_touch_begin(&s->tree);
+    err = prepare_kind(s, f, &n, op);
 
     if (err < 0)
         return err;

@@ -143,13 +143,18 @@ static void release_run(struct store *s, uint64_t address, uint64_t count)
     space_release(s->space, address, count);
 }
 
-static void count_piece(struct store *s, struct pending *p, const struct pend_piece *piece, int by)
+void pending_count(struct store *s, struct pending *p, const struct pend_piece *piece, int by)
 {
     if (piece->type == PEND_MEM) {
         p->mem_blocks += (size_t)by;
         s->pending_mem_blocks += (size_t)by;
     } else if (piece->type == PEND_EXTENT) {
         p->extent_pieces += (size_t)by;
+        p->extent_blocks += (uint64_t)by * piece->count;
+        p->record_bytes += (size_t)by * (32 + 8 * (size_t)piece->count);
+    } else {
+        p->hole_pieces += (size_t)by;
+        p->record_bytes += (size_t)by * 24;
     }
 }
 
@@ -157,7 +162,7 @@ static void remove_piece(struct store *s, struct pending *p, size_t at, bool rel
 {
     struct pend_piece *piece = &p->pieces[at];
 
-    count_piece(s, p, piece, -1);
+    pending_count(s, p, piece, -1);
     if (piece->type == PEND_MEM)
         space_unreserve(s->space, 1);
     else if (piece->type == PEND_EXTENT && release)
@@ -184,11 +189,13 @@ static int split_piece(struct store *s, struct pending *p, size_t at, uint64_t b
             return -ENOMEM;
         memcpy(right.checksums, left->checksums + head, 8 * right.count);
     }
+    pending_count(s, p, left, -1);
     left->count = head;
+    pending_count(s, p, left, 1);
     memmove(left + 2, left + 1, (p->piece_count - at - 1) * sizeof(*left));
     left[1] = right;
     p->piece_count++;
-    count_piece(s, p, &right, 1);
+    pending_count(s, p, &right, 1);
     return 0;
 }
 
@@ -228,7 +235,7 @@ void pending_add(struct store *s, struct pending *p, const struct pend_piece *pi
     memmove(&p->pieces[at + 1], &p->pieces[at], (p->piece_count - at) * sizeof(*piece));
     p->pieces[at] = *piece;
     p->piece_count++;
-    count_piece(s, p, piece, 1);
+    pending_count(s, p, piece, 1);
 }
 
 // Adds one MEM block with the given bytes (owned from here on, freed on failure); space is reserved here.
@@ -333,6 +340,16 @@ static int block_is_hole(struct store *s, struct fault *f, const struct pending 
     return err;
 }
 
+// Brings a block that will be zeroed in part into memory; a hole needs none.
+static int fetch_part(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t block)
+{
+    struct pend_piece *piece;
+    bool hole;
+    int err = block_is_hole(s, f, oi->p, in, block, &hole);
+
+    return err < 0 || hole ? err : pending_block(s, f, oi, in, block, false, &piece);
+}
+
 // Zeroes [from, to) of one block, if there is anything to zero.
 static int zero_part(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t block,
                      size_t from, size_t to)
@@ -371,17 +388,15 @@ int pending_truncate(struct store *s, struct fault *f, struct oinode *oi, const 
     if (size < p->size) {
         if (size % BLOCK_BYTES != 0)
             err = zero_part(s, f, oi, in, size / BLOCK_BYTES, size % BLOCK_BYTES, BLOCK_BYTES);
-        if (err == 0)
-            err = pending_cut(s, p, keep, BLOCK_LIMIT - keep, 1);
+        if (err == 0 && p->staged_id && keep > 0)
+            err = hide(s, p, keep, BLOCK_LIMIT);
+        else if (err == 0)
+            err = pending_cut(s, p, keep, BLOCK_LIMIT - keep, 0);
         if (err < 0)
             return err;
         if (p->staged_id && keep == 0) {
             reap_add(s, p->staged_id, ORPHAN_STAGED);
             p->staged_id = 0;
-        } else if (p->staged_id) {
-            err = hide(s, p, keep, BLOCK_LIMIT);
-            if (err < 0)
-                return err;
         }
         if (!p->is_new)
             p->keep_blocks = AF_MIN(p->keep_blocks, keep);
@@ -398,6 +413,17 @@ int pending_hole(struct store *s, struct fault *f, struct oinode *oi, const stru
     size_t from = off % BLOCK_BYTES, to = (size_t)((off + len - 1) % BLOCK_BYTES) + 1;
     int err = pending_content(s, f, oi, in);
 
+    if (err == 0 && oi->p->hole_pieces >= HOLE_PIECES_MAX)
+        err = -ENOSPC; // what one completion can say is bounded: fsync first
+    if (err < 0)
+        return err;
+    // Both ends come into memory before anything is changed.
+    if (from != 0 || (first == last && to != BLOCK_BYTES))
+        err = fetch_part(s, f, oi, in, first);
+    if (err == 0 && first != last && to != BLOCK_BYTES)
+        err = fetch_part(s, f, oi, in, last);
+    if (err == 0 && whole < whole_end)
+        err = hide(s, oi->p, whole, whole_end);
     if (err < 0)
         return err;
     if (first == last)
@@ -406,8 +432,6 @@ int pending_hole(struct store *s, struct fault *f, struct oinode *oi, const stru
         err = zero_part(s, f, oi, in, first, from, BLOCK_BYTES);
     if (err == 0 && first != last && to != BLOCK_BYTES)
         err = zero_part(s, f, oi, in, last, 0, to);
-    if (err == 0 && whole < whole_end)
-        err = hide(s, oi->p, whole, whole_end);
     if (err == 0)
         oi->p->append_only = false;
     return err;

@@ -272,97 +272,110 @@ int store_read(struct store *s, enum store_how how, uint64_t ino, uint64_t off, 
 
 // ---- SEEK_DATA, SEEK_HOLE ----
 
-// The first block at or after `block` with data (want_data) or without, as readers see it; NO_BLOCK when there is none below `end`.
-static int seek_block(struct store *s, struct fault *f, const struct inode *in, const struct pending *p, uint64_t block,
-                      uint64_t end, bool want_data, uint64_t *ret_block)
+#define SEEK_STEPS 256u // under one hold of the lock
+
+// What lies at *block below the pieces, up to `end` at most: data or a hole, and where it ends.
+static int stored_run(struct store *s, struct fault *f, const struct inode *in, const struct pending *p, uint64_t block,
+                      uint64_t end, bool *ret_data, uint64_t *ret_end)
 {
-    while (block < end) {
-        uint64_t address = 0, sum, next = block + 1;
-        size_t i = p ? pending_search(p, block) : 0;
-        bool data;
+    uint64_t base_end = p ? (p->is_new ? 0 : AF_MIN(end, p->keep_blocks)) : end;
+    struct extent e;
+    int err;
 
-        if (p && i < p->piece_count && p->pieces[i].block <= block) {
-            data = p->pieces[i].type != PEND_HOLE;
-            next = p->pieces[i].block + p->pieces[i].count;
-        } else {
-            uint64_t limit = p && i < p->piece_count ? AF_MIN(end, p->pieces[i].block) : end;
-            struct extent e, staged;
-            int err = base_find(s, f, in, p, block, &address, &sum);
-
-            if (err < 0)
-                return err;
-            data = address != 0;
-            if (!data) { // a hole: jump to what comes next
-                next = limit;
-                err = p && p->staged_id ? extent_at(s, f, p->staged_id, block, limit - 1, &staged) : -ENOENT;
-                if (err == 0)
-                    next = AF_MIN(next, staged.block);
-                if (err == 0 || err == -ENOENT)
-                    err = p && (p->is_new || block >= p->keep_blocks) ? -ENOENT
-                                                                      : extent_at(s, f, in->content_id, block, limit - 1, &e);
-                if (err == 0)
-                    next = AF_MIN(next, e.block);
-                else if (err != -ENOENT)
-                    return err;
-                next = AF_MAX(next, block + 1);
-            }
-        }
-        if (data == want_data) {
-            *ret_block = block;
+    *ret_data = false;
+    *ret_end = end;
+    if (p && p->staged_id) {
+        err = extent_at(s, f, p->staged_id, block, end - 1, &e);
+        if (err < 0 && err != -ENOENT)
+            return err;
+        if (err == 0 && e.block <= block) {
+            *ret_data = true;
+            *ret_end = AF_MIN(end, e.block + e.count);
             return 0;
         }
-        block = next;
+        if (err == 0)
+            *ret_end = e.block;
     }
-    *ret_block = NO_BLOCK;
+    if (block >= base_end)
+        return 0;
+    err = extent_at(s, f, in->content_id, block, base_end - 1, &e);
+    if (err < 0)
+        return err == -ENOENT ? 0 : err;
+    *ret_data = e.block <= block;
+    *ret_end = AF_MIN(*ret_end, *ret_data ? AF_MIN(base_end, e.block + e.count) : e.block);
     return 0;
 }
 
-static int seek_locked(struct store *s, struct fault *f, uint64_t ino, uint64_t off, int whence, uint64_t *ret_off)
+// Moves *block to the first one at or after it with data (want_data) or without, as readers see it, or to `end`. 1: there; 0: not yet.
+static int seek_blocks(struct store *s, struct fault *f, const struct inode *in, const struct pending *p, uint64_t *block,
+                       uint64_t end, bool want_data)
+{
+    for (unsigned step = 0; step < SEEK_STEPS && *block < end; step++) {
+        size_t i = p ? pending_search(p, *block) : 0;
+        bool piece = p && i < p->piece_count;
+        uint64_t next;
+        bool data;
+
+        if (piece && p->pieces[i].block <= *block) {
+            data = p->pieces[i].type != PEND_HOLE;
+            next = p->pieces[i].block + p->pieces[i].count;
+        } else {
+            int err = stored_run(s, f, in, p, *block, piece ? AF_MIN(end, p->pieces[i].block) : end, &data, &next);
+
+            if (err < 0)
+                return err;
+        }
+        if (data == want_data)
+            return 1;
+        *block = AF_MIN(next, end);
+    }
+    return *block < end ? 0 : 1;
+}
+
+// One batch. *block is where the search has come to, kept from batch to batch.
+static int seek_locked(struct store *s, struct fault *f, uint64_t ino, uint64_t off, int whence, uint64_t *block,
+                       uint64_t *ret_off)
 {
     struct oinode *oi;
     struct inode in;
     const void *bytes;
     size_t len;
-    uint64_t block = NO_BLOCK;
     int err = inode_current(s, f, ino, &in, &oi);
-    const struct pending *p = oi && oi->p && oi->p->content ? oi->p : NULL;
+    const struct pending *p = oi && oi->p && (oi->p->content || oi->p->is_new) ? oi->p : NULL;
 
     if (err < 0)
         return err;
     if (off >= in.size)
         return -ENXIO;
-    if (!p && (!oi || !oi->p || !oi->p->is_new)) {
+    if (!p) {
         err = inline_get(s, f, in.content_id, &bytes, &len);
-        if (err == 0) {
+        if (err == 0)
             *ret_off = whence == SEEK_DATA ? off : in.size;
-            return 0;
-        }
         if (err != -ENOENT)
-            return err;
+            return err == 0 ? 1 : err;
     }
-    err = seek_block(s, f, &in, p, off / BLOCK_BYTES, BLOCKS_OF(in.size), whence == SEEK_DATA, &block);
-    if (err < 0)
+    err = seek_blocks(s, f, &in, p, block, BLOCKS_OF(in.size), whence == SEEK_DATA);
+    if (err <= 0)
         return err;
-    if (block == NO_BLOCK) {
-        *ret_off = in.size;
-        return whence == SEEK_DATA ? -ENXIO : 0;
-    }
-    *ret_off = AF_MIN(AF_MAX(off, block * BLOCK_BYTES), in.size);
-    return 0;
+    *ret_off = AF_MIN(AF_MAX(off, *block * BLOCK_BYTES), in.size);
+    return whence == SEEK_DATA && *block * BLOCK_BYTES >= in.size ? -ENXIO : 1;
 }
 
 int store_seek(struct store *s, enum store_how how, uint64_t ino, uint64_t off, int whence, uint64_t *ret_off)
 {
+    uint64_t block = off / BLOCK_BYTES;
     struct fault f;
     int err;
 
     if (whence != SEEK_DATA && whence != SEEK_HOLE)
         return -EINVAL;
-    fault_begin(&f);
-    do {
-        store_lock(s);
-        err = seek_locked(s, &f, ino, off, whence, ret_off);
-        store_unlock(s);
-    } while (fault_resolve(s, &f, how, &err));
-    return err;
+    do { // in batches, so that a long search does not hold up the others
+        fault_begin(&f);
+        do {
+            store_lock(s);
+            err = seek_locked(s, &f, ino, off, whence, &block, ret_off);
+            store_unlock(s);
+        } while (fault_resolve(s, &f, how, &err));
+    } while (err == 0);
+    return err < 0 ? err : 0;
 }

@@ -16,8 +16,8 @@
 #include "store/store_internal.h"
 
 #define SPILL_BLOCKS_MAX 256u              // at once
+#define DIRECT_BLOCKS_MAX 257u             // of one write
 #define UNSYNCED_MAX (UINT64_C(32) << 20)  // bytes
-#define STAGE_PIECES 400u                  // extents of one content in memory
 
 struct run {
     uint64_t block, address, count;
@@ -60,8 +60,7 @@ static int write_runs(struct store *s, struct run *runs, size_t run_count)
 static void release_runs(struct store *s, const struct run *runs, size_t run_count)
 {
     for (size_t r = 0; r < run_count; r++)
-        if (runs[r].count > 0)
-            space_release(s->space, runs[r].address, runs[r].count);
+        space_release(s->space, runs[r].address, runs[r].count);
 }
 
 // Allocates runs for `count` blocks that lie one after the other in the file and in memory. Space was prepared.
@@ -150,6 +149,8 @@ static int spill_collect(struct store *s, struct fault *f, uint64_t ino, size_t 
     struct pending *p = oi ? oi->p : NULL;
     size_t most = p && p->mem_blocks > keep ? AF_MIN(p->mem_blocks - keep, (size_t)SPILL_BLOCKS_MAX) : 0;
 
+    // While they are written they count twice, as allocated and as reserved: little, against the reserve.
+    most = AF_MIN(most, AF_MAX(space_reserve_blocks(s->space) / 32, (uint64_t)8));
     sp->count = sp->run_count = 0;
     if (most == 0)
         return 0;
@@ -234,6 +235,16 @@ static int spill_once(struct store *s, uint64_t ino, size_t keep, struct spill *
     return err;
 }
 
+static bool spill_more(struct store *s, uint64_t ino, size_t keep)
+{
+    store_lock(s);
+    const struct oinode *oi = oinode_find(s, ino);
+    bool more = oi && oi->p && oi->p->mem_blocks * BLOCK_BYTES > record_data_max(s) && oi->p->mem_blocks > keep;
+
+    store_unlock(s);
+    return more;
+}
+
 int spill_inode(struct store *s, uint64_t ino, size_t keep)
 {
     struct spill sp;
@@ -243,106 +254,93 @@ int spill_inode(struct store *s, uint64_t ino, size_t keep)
         return err;
     do {
         err = spill_once(s, ino, keep, &sp);
-    } while (err == 0 && sp.count == SPILL_BLOCKS_MAX);
+    } while (err == 0 && sp.count > 0 && spill_more(s, ino, keep));
     spill_free(&sp);
     return err < 0 ? err : stage_inode(s, ino);
 }
 
-// ---- whole blocks of one write ----
+// ---- whole blocks of one large write ----
 
 struct direct {
-    struct run runs[SPILL_BLOCKS_MAX + 1];
-    le64 checksums[SPILL_BLOCKS_MAX + 1];
+    struct run runs[DIRECT_BLOCKS_MAX];
+    le64 checksums[DIRECT_BLOCKS_MAX];
+    struct pend_piece pieces[DIRECT_BLOCKS_MAX]; // made ready, so that adopting them is all or nothing
     size_t run_count;
-    uint64_t last_count; // blocks of the last run
+    uint64_t block, count;
+    bool adopted;
 };
 
-static int direct_prepare(struct store *s, struct fault *f, struct oinode *oi, uint64_t block, const uint8_t *bytes,
-                          uint64_t count, struct direct *d)
+struct direct *direct_begin(void)
 {
-    struct inode in;
-    struct oinode *same;
-    int err = inode_current(s, f, oi->ino, &in, &same);
+    return calloc(1, sizeof(struct direct));
+}
 
-    if (err == 0)
-        err = pending_begin(s, oi, &in);
-    if (err == 0)
-        err = pending_content(s, f, oi, &in);
-    if (err == 0)
-        err = space_prepare(s->space, f, count, 0, false);
+int direct_alloc(struct store *s, struct fault *f, struct oinode *oi, uint64_t block, const uint8_t *bytes,
+                 uint64_t count, struct direct *d)
+{
+    int err = space_prepare(s->space, f, count, 0, false);
+
     if (err < 0)
         return err;
+    AF_ASSERT(count > 0 && count <= DIRECT_BLOCKS_MAX);
     d->run_count = alloc_runs(s, oi->p, block, bytes, count, d->checksums, NULL, d->runs);
-    d->last_count = d->runs[d->run_count - 1].count;
+    d->block = block;
+    d->count = count;
     return 0;
 }
 
-static int direct_adopt(struct store *s, struct fault *f, struct oinode *oi, struct direct *d)
+int direct_write(struct store *s, struct direct *d)
 {
-    struct inode in;
-    struct oinode *same;
-    int err = inode_current(s, f, oi->ino, &in, &same); // completed meanwhile? then a new pending content begins
+    int err = write_runs(s, d->runs, d->run_count);
 
-    if (err == 0)
-        err = pending_begin(s, oi, &in);
-    if (err == 0)
-        err = pending_content(s, f, oi, &in);
     for (size_t r = 0; err == 0 && r < d->run_count; r++) {
-        err = adopt_part(s, oi->p, &d->runs[r], 0, d->runs[r].count);
-        if (err == 0)
-            d->runs[r].count = 0; // no longer ours to release
-    }
-    if (err == 0) {
-        const struct run *last = &d->runs[d->run_count - 1];
-        uint64_t end = (last->block + d->last_count) * BLOCK_BYTES;
+        const struct run *run = &d->runs[r];
 
-        // With the blocks: a completion that comes before the edges must not leave blocks behind the end of the file.
-        oi->p->size = AF_MAX(oi->p->size, end);
-        oi->p->data_number = atomic_fetch_add(&s->data_number, 1) + 1;
+        d->pieces[r] = (struct pend_piece){.block = run->block,
+                                           .count = run->count,
+                                           .type = PEND_EXTENT,
+                                           .address = run->address,
+                                           .checksums = malloc(run->count * sizeof(le64))};
+        if (!d->pieces[r].checksums)
+            err = -ENOMEM;
+        else
+            memcpy(d->pieces[r].checksums, run->checksums, run->count * sizeof(le64));
     }
     return err;
 }
 
-int spill_write(struct store *s, struct oinode *oi, uint64_t block, const uint8_t *bytes, uint64_t count)
+int direct_adopt(struct store *s, struct oinode *oi, struct direct *d)
 {
-    struct direct *d = malloc(sizeof(*d));
-    struct fault f;
-    int err;
+    struct pending *p = oi->p;
+    int err = pending_cut(s, p, d->block, d->count, d->run_count);
 
-    if (!d)
-        return -ENOMEM;
-    AF_ASSERT(count <= SPILL_BLOCKS_MAX + 1);
-    fault_begin(&f);
-    do {
-        store_lock(s);
-        err = direct_prepare(s, &f, oi, block, bytes, count, d);
-        store_unlock(s);
-    } while (fault_resolve(s, &f, STORE_BLOCK, &err));
-    if (err < 0) {
-        free(d);
+    if (err < 0)
         return err;
+    for (size_t r = 0; r < d->run_count; r++)
+        pending_add(s, p, &d->pieces[r]);
+    d->adopted = true;
+    p->data_number = atomic_fetch_add(&s->data_number, 1) + 1;
+    return 0;
+}
+
+void direct_end(struct store *s, struct direct *d)
+{
+    if (!d->adopted) {
+        store_lock(s);
+        release_runs(s, d->runs, d->run_count);
+        store_unlock(s);
+        for (size_t r = 0; r < d->run_count; r++)
+            free(d->pieces[r].checksums);
     }
-    err = write_runs(s, d->runs, d->run_count);
-    if (err == 0) {
-        fault_begin(&f);
-        do {
-            store_lock(s);
-            err = direct_adopt(s, &f, oi, d);
-            store_unlock(s);
-        } while (fault_resolve(s, &f, STORE_BLOCK, &err));
-    }
-    store_lock(s);
-    release_runs(s, d->runs, d->run_count);
-    store_unlock(s);
     free(d);
-    return err;
 }
 
 // ---- staging ----
 
-bool stage_wanted(const struct pending *p)
+// When what the pieces take in a record comes near what one record holds: the rest is for what rides in it.
+bool stage_wanted(const struct store *s, const struct pending *p)
 {
-    return p && p->extent_pieces >= STAGE_PIECES;
+    return p && p->extent_pieces > 0 && p->record_bytes > wal_body_max(s->wal) / 4;
 }
 
 // Builds the operation out of as many extents as a record takes. Indexes of the pieces used go up from 0 over EXTENT pieces.
@@ -374,15 +372,15 @@ static int stage_draft(struct store *s, const struct pending *p, struct op *op)
 }
 
 // The staged ones leave memory; their blocks are the tree's now.
-static void stage_forget(struct pending *p, uint32_t staged)
+static void stage_forget(struct store *s, struct pending *p, uint32_t staged)
 {
     size_t to = 0;
 
     for (size_t i = 0; i < p->piece_count; i++) {
         if (p->pieces[i].type == PEND_EXTENT && staged > 0) {
             staged--;
+            pending_count(s, p, &p->pieces[i], -1);
             free(p->pieces[i].checksums);
-            p->extent_pieces--;
             continue;
         }
         p->pieces[to++] = p->pieces[i];
@@ -397,7 +395,7 @@ static int stage_locked(struct store *s, struct fault *f, uint64_t ino)
     struct op op;
     int err;
 
-    if (!stage_wanted(p) || !s->wal)
+    if (!s->wal || !stage_wanted(s, p))
         return 0;
     op_begin(s, &op, OP_STAGE);
     op.ino = p->staged_id ? p->staged_id : ino_new(s);
@@ -406,7 +404,7 @@ static int stage_locked(struct store *s, struct fault *f, uint64_t ino)
         err = op_commit(s, f, &op, p->data_number);
     if (err == 0) {
         p->staged_id = op.ino;
-        stage_forget(p, op.piece_count);
+        stage_forget(s, p, op.piece_count);
     }
     op_free(&op);
     return err;

@@ -124,9 +124,12 @@ static int fault_pin(struct store *s, struct fault *f, enum block_kind kind, uin
     store_lock(s);
     struct block *b = cache_insert(&s->cache, &f->ref, kind, f->level, bytes);
 
-    if (b) {
+    if (b && cache_block_is(b, &f->ref, kind, f->level)) {
         cache_pin(&s->cache, b);
         f->pins[f->pin_count++] = b;
+    } else if (b) { // of an earlier use of the address, pinned, by ourselves perhaps: let go, and try again
+        while (f->pin_count > 0)
+            cache_unpin(&s->cache, f->pins[--f->pin_count]);
     }
     store_unlock(s);
     return b ? 0 : -ENOMEM;
@@ -154,9 +157,9 @@ static int fault_read(struct store *s, struct fault *f)
     return fault_pin(s, f, f->kind == FAULT_NODE ? BLOCK_NODE : BLOCK_DATA, bytes);
 }
 
-static int fault_wait(struct store *s, bool space)
+static int fault_wait(struct store *s, const struct fault *f)
 {
-    if (space)
+    if (f->kind == FAULT_SPACE && !f->reaping)
         reap_some(s, 4);
     if (s->failed)
         return -AF_E_LOG_FAILED;
@@ -180,9 +183,9 @@ static int fault_serve(struct store *s, struct fault *f)
         return err;
     case FAULT_SPACE:
         f->waits++;
-        return fault_wait(s, true);
+        return fault_wait(s, f);
     case FAULT_LOG:
-        return fault_wait(s, false);
+        return fault_wait(s, f);
     case FAULT_SPILL:
         return spill_inode(s, f->number, 0);
     case FAULT_NONE:

@@ -64,7 +64,9 @@ struct pending {
     uint64_t staged_id;   // content id that holds staged extents, 0: none
     struct pend_piece *pieces; // by block, apart
     size_t piece_count, piece_cap;
-    size_t mem_blocks, extent_pieces;
+    size_t mem_blocks, extent_pieces, hole_pieces;
+    uint64_t extent_blocks; // of EXTENT pieces
+    size_t record_bytes;    // of EXTENT and HOLE pieces in a record
     uint64_t data_number; // its spilled data was written by data write number …
     uint64_t spill_hint;  // address behind the last spilled run
 };
@@ -257,6 +259,8 @@ void reap_add(struct store *s, uint64_t id, uint8_t what); // to be freed by sto
 size_t pending_search(const struct pending *p, uint64_t block);
 // Cuts away what lies in [block, block + count) and leaves room for `more` pieces. -ENOMEM
 int pending_cut(struct store *s, struct pending *p, uint64_t block, uint64_t count, size_t more);
+// Keeps the counters when a piece comes (1) or goes (-1).
+void pending_count(struct store *s, struct pending *p, const struct pend_piece *piece, int by);
 // Adds a piece into a gap made by pending_cut(); takes ownership of bytes / checksums.
 void pending_add(struct store *s, struct pending *p, const struct pend_piece *piece);
 // Where the bytes of `block` are below the pieces of `p` (NULL: no pending content): staged, base, or a hole
@@ -291,8 +295,16 @@ int file_truncate(struct store *s, struct fault *f, uint64_t ino, struct store_f
 int spill_inode(struct store *s, uint64_t ino, size_t keep_blocks);
 int stage_inode(struct store *s, uint64_t ino);
 // Writes whole blocks straight to fresh extents and makes them pending.
-int spill_write(struct store *s, struct oinode *oi, uint64_t block, const uint8_t *bytes, uint64_t count);
-bool stage_wanted(const struct pending *p);
+// A large write in three steps: runs for whole blocks (under the lock; prepares space), the bytes to disk (without it), the runs
+// become pieces (under the lock; all or none). What was not adopted is given back by direct_end().
+struct direct;
+struct direct *direct_begin(void); // NULL: out of memory
+int direct_alloc(struct store *s, struct fault *f, struct oinode *oi, uint64_t block, const uint8_t *bytes,
+                 uint64_t count, struct direct *d);
+int direct_write(struct store *s, struct direct *d);
+int direct_adopt(struct store *s, struct oinode *oi, struct direct *d);
+void direct_end(struct store *s, struct direct *d);
+bool stage_wanted(const struct store *s, const struct pending *p);
 // A block of data at `address`: from the cache, or a fault.
 int data_block(struct store *s, struct fault *f, uint64_t address, uint64_t sum, const uint8_t **ret_bytes);
 // A block that rode in a record enters the cache as one to be written; returns its checksum. The rest is zeroed.
@@ -304,6 +316,8 @@ void data_forget(struct store *s, uint64_t address, uint64_t count); // drops su
 #define PENDING_COUNT_MAX 1000000u   // files open and not completed
 #define CONTENT_EXTENTS_AT_ONCE 64u  // freed by one operation; larger contents go in steps
 #define LINK_COUNT_MAX 1000000u
+#define HOLE_PIECES_MAX 1024u        // of one inode, not completed
 size_t record_data_max(const struct store *s); // the same, less where segments are small
+size_t inode_mem_max(const struct store *s);   // likewise of PENDING_MEM_INODE_MAX
 
 #endif

@@ -49,7 +49,8 @@ struct place { // of an outcome, for the message
     size_t from, to; // states that are allowed
 };
 
-static void AF_PRINTF(3, 4) violation(struct crashes *c, const struct place *at, const char *fmt, ...)
+static void AF_PRINTF(3, 4)
+    violation(struct crashes *c, const struct place *at, const char *fmt, ...)
 {
     const struct sim_event *e = &at->image->event;
     char text[700];
@@ -61,10 +62,10 @@ static void AF_PRINTF(3, 4) violation(struct crashes *c, const struct place *at,
     if (c->violations++ > 0)
         return;
     snprintf(c->why, sizeof(c->why),
-             "seed %" PRIu64 ", step %" PRIu64 ", crash before event %" PRIu64 " (%s %s %" PRIu64 "+%" PRIu64
-             " in %s), %s (cut seed %" PRIu64 "), depth %u: %s",
-             c->w->seed, c->w->step, e->index, sim_call_name(e->call), e->path, e->off, e->len, e->tag ? e->tag : "?",
-             crash_name(at->kind), at->seed, at->depth, text);
+             "seed %" PRIu64 ", step %" PRIu64 ", crash before event %" PRIu64 " (%s %s %" PRIu64
+             "+%" PRIu64 " in %s), %s (cut seed %" PRIu64 "), depth %u: %s",
+             c->w->seed, c->w->step, e->index, sim_call_name(e->call), e->path, e->off, e->len,
+             e->tag ? e->tag : "?", crash_name(at->kind), at->seed, at->depth, text);
     if (!c->quiet)
         fprintf(stderr, "VIOLATION: %s\n", c->why);
 }
@@ -100,17 +101,19 @@ static bool seen_before(struct crashes *c, uint64_t key)
 
 // ---- one outcome ----
 
-static bool read_tree(struct crashes *c, const struct place *at, struct fixture *fx, struct dump *ret)
+static bool read_tree(struct crashes *c, const struct place *at, struct fixture *fx,
+                      struct canon *ret)
 {
-    char where[DUMP_WHERE_BYTES];
-    int err = dump_store(fx->store, ret, where);
+    char where[CANON_WHERE_BYTES];
+    int err = canon_store(fx->store, ret, where);
 
     if (err < 0)
         violation(c, at, "the recovered tree cannot be read: %s; %s", where, fx->said);
     return err == 0;
 }
 
-static void check_image(struct crashes *c, const struct place *at, struct sim *sim, const char *when)
+static void check_image(struct crashes *c, const struct place *at, struct sim *sim,
+                        const char *when)
 {
     char text[600];
     int64_t damages = verify_text(sim, text, sizeof(text));
@@ -119,7 +122,8 @@ static void check_image(struct crashes *c, const struct place *at, struct sim *s
         violation(c, at, "verification %s finds %" PRId64 ": %.500s", when, damages, text);
 }
 
-static bool open_outcome(struct crashes *c, const struct place *at, struct fixture *fx, const char *which)
+static bool open_outcome(struct crashes *c, const struct place *at, struct fixture *fx,
+                         const char *which)
 {
     int err = fixture_open(fx);
 
@@ -128,7 +132,7 @@ static bool open_outcome(struct crashes *c, const struct place *at, struct fixtu
     return err == 0;
 }
 
-static void compare_state(struct crashes *c, const struct place *at, struct dump *found)
+static void compare_state(struct crashes *c, const struct place *at, struct canon *found)
 {
     const struct model *m = &c->w->m;
 
@@ -143,7 +147,7 @@ static void compare_state(struct crashes *c, const struct place *at, struct dump
 static void try_outcome(struct crashes *c, const struct place *at, struct sim *sim)
 {
     struct fixture fx;
-    struct dump first = {0}, second = {0};
+    struct canon first = {0}, second = {0};
     bool whole = rng_chance(&c->r, c->verify_percent);
 
     fixture_adopt(&fx, sim, &c->w->fx.options);
@@ -155,11 +159,12 @@ static void try_outcome(struct crashes *c, const struct place *at, struct sim *s
         crash_disk(fx.sim, CRASH_DROP_ALL, 0);
         if (whole)
             check_image(c, at, fx.sim, "of the recovered image");
-        if (whole && open_outcome(c, at, &fx, "second") && read_tree(c, at, &fx, &second) && second.hash != first.hash)
+        if (whole && open_outcome(c, at, &fx, "second") && read_tree(c, at, &fx, &second) &&
+            second.hash != first.hash)
             violation(c, at, "a second recovery gives another tree");
     }
-    dump_free(&first);
-    dump_free(&second);
+    canon_free(&first);
+    canon_free(&second);
     fixture_free(&fx);
 }
 
@@ -189,14 +194,15 @@ static void record_event(void *arg, const struct sim_event *event)
     rec->taken[at] = (struct crash_image){.sim = sim_clone(rec->sim), .event = *event};
 }
 
-static void try_kinds(struct crashes *c, const struct crash_image *image, size_t from, size_t to, unsigned depth);
+static void try_kinds(struct crashes *c, const struct crash_image *image, size_t from, size_t to,
+                      unsigned depth);
 
 // `crashed` is a disk after a crash. Its recovery is crashed at some of its events.
 static void crash_recovery(struct crashes *c, const struct place *at, const struct sim *crashed)
 {
     struct recording rec = {.c = c, .image = at->image, .sim = sim_clone(crashed)};
     size_t from = at->from, to = at->to;
-    struct dump d = {0};
+    struct canon d = {0};
     struct fixture fx;
 
     fixture_adopt(&fx, rec.sim, &c->w->fx.options);
@@ -204,11 +210,12 @@ static void crash_recovery(struct crashes *c, const struct place *at, const stru
     if (open_outcome(c, at, &fx, "crashed") && read_tree(c, at, &fx, &d)) {
         int64_t k = model_find(&c->w->m, d.hash, from, to);
 
-        // After a power cut the disk is in no doubt: the recovery comes to the same state, whenever it is crashed.
+        // After a power cut the disk is in no doubt: the recovery comes to the same state, whenever
+        // it is crashed.
         if (k >= 0 && at->kind != CRASH_KILL)
             from = to = (size_t)k;
     }
-    dump_free(&d);
+    canon_free(&d);
     sim_set_event_hook(rec.sim, NULL, NULL);
     fixture_free(&fx);
     for (size_t i = 0; i < rec.count; i++) {
@@ -219,8 +226,8 @@ static void crash_recovery(struct crashes *c, const struct place *at, const stru
     }
 }
 
-static void try_kind(struct crashes *c, const struct crash_image *image, size_t from, size_t to, unsigned depth,
-                     enum crash_kind kind)
+static void try_kind(struct crashes *c, const struct crash_image *image, size_t from, size_t to,
+                     unsigned depth, enum crash_kind kind)
 {
     struct place at = {.image = image, .kind = kind, .depth = depth, .from = from, .to = to};
     struct sim *sim = sim_clone(image->sim);
@@ -238,7 +245,8 @@ static void try_kind(struct crashes *c, const struct crash_image *image, size_t 
     try_outcome(c, &at, sim); // which frees it
 }
 
-static void try_kinds(struct crashes *c, const struct crash_image *image, size_t from, size_t to, unsigned depth)
+static void try_kinds(struct crashes *c, const struct crash_image *image, size_t from, size_t to,
+                      unsigned depth)
 {
     if (depth > 0) { // one outcome each is enough, or it would never end
         try_kind(c, image, from, to, depth, (enum crash_kind)rng_below(&c->r, CRASH_KIND_COUNT));
@@ -290,8 +298,8 @@ static void on_event(void *arg, const struct sim_event *event)
         c->images = realloc(c->images, c->image_cap * sizeof(c->images[0]));
         AF_ASSERT(c->images);
     }
-    c->images[c->image_count++] =
-        (struct crash_image){.sim = sim_clone(c->w->fx.sim), .event = *event, .from = c->w->m.acked};
+    c->images[c->image_count++] = (struct crash_image){
+        .sim = sim_clone(c->w->fx.sim), .event = *event, .from = c->opening ? 0 : c->w->m.acked};
 }
 
 void crashes_watch(struct crashes *c)
@@ -309,8 +317,10 @@ bool crashes_all_sites(const struct crashes *c)
 
 void crashes_report(const struct crashes *c, FILE *to)
 {
-    fprintf(to, "%" PRIu64 " events, %" PRIu64 " crash points, %" PRIu64 " outcomes, %" PRIu64 " distinct states, %" PRIu64
-            " crashes of recoveries (%" PRIu64 " deep), %zu call sites\n",
+    fprintf(to,
+            "%" PRIu64 " events, %" PRIu64 " crash points, %" PRIu64 " outcomes, %" PRIu64
+            " distinct states, %" PRIu64 " crashes of recoveries (%" PRIu64
+            " deep), %zu call sites\n",
             c->events, c->points, c->outcomes, c->states, c->again, c->deepest, c->site_count);
     for (unsigned call = SIM_CREATE; call < SIM_CALL_COUNT; call++) {
         uint64_t sites = 0, events = 0, points = 0;
@@ -323,9 +333,18 @@ void crashes_report(const struct crashes *c, FILE *to)
             points += c->sites[i].points;
         }
         if (sites > 0)
-            fprintf(to, "  %-12s %3" PRIu64 " sites %6" PRIu64 " events %6" PRIu64 " crash points\n",
+            fprintf(to,
+                    "  %-12s %3" PRIu64 " sites %6" PRIu64 " events %6" PRIu64 " crash points\n",
                     sim_call_name((enum sim_call)call), sites, events, points);
     }
+}
+
+void crashes_reopen(struct crashes *c)
+{
+    c->opening = true;
+    world_reopen(c->w);
+    c->opening = false;
+    crashes_try(c);
 }
 
 // ---- the work ----
@@ -362,8 +381,7 @@ void crashes_work(struct crashes *c, unsigned rounds)
             world_close(w);
             crashes_try(c);
             if (going(c))
-                world_reopen(w);
-            crashes_try(c);
+                crashes_reopen(c);
         }
     }
     w->after_step = NULL;

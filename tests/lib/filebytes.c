@@ -128,7 +128,8 @@ void filebytes_read(const struct filebytes *b, uint64_t off, void *bytes, size_t
         if (start >= end)
             break;
         if (from < to)
-            memcpy((uint8_t *)bytes + (from - off), block->bytes + (from - start), (size_t)(to - from));
+            memcpy((uint8_t *)bytes + (from - off), block->bytes + (from - start),
+                   (size_t)(to - from));
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The bytes of one file in the model: a sparse array of blocks. Blocks of zeros are not kept, so a file has one
-// form only, whatever way its bytes came about, and its sum is up to date after every change.
+// The bytes of one file in the model: a sparse array of blocks. Blocks of zeros are not kept, so a
+// file has one form only, whatever way its bytes came about, and its sum is up to date after every
+// change.
 #ifndef AF_TESTS_FILEBYTES_H
 #define AF_TESTS_FILEBYTES_H
 

@@ -10,8 +10,8 @@
 #include "base/err.h"
 #include "tests/lib/rng.h"
 
-#define CACHE_BYTES (UINT64_C(1) << 20)
-#define LOG_BYTES (UINT64_C(512) << 10)
+#define CACHE_BYTES   (UINT64_C(1) << 20)
+#define LOG_BYTES     (UINT64_C(512) << 10)
 #define PENDING_BYTES (UINT64_C(1) << 20)
 
 uint64_t env_number(const char *name, uint64_t otherwise)
@@ -76,7 +76,8 @@ int fixture_create(struct fixture *fx)
 int fixture_open(struct fixture *fx)
 {
     AF_ASSERT(!fx->engine);
-    int err = engine_open(sim_io(fx->sim), &fx->options, &fx->engine, fx->refusal, sizeof(fx->refusal));
+    int err =
+        engine_open(sim_io(fx->sim), &fx->options, &fx->engine, fx->refusal, sizeof(fx->refusal));
 
     fx->store = err == 0 ? engine_store(fx->engine) : NULL;
     if (err < 0)
@@ -101,7 +102,8 @@ void fixture_abandon(struct fixture *fx)
     fx->store = NULL;
 }
 
-// The clone is the disk with what is under way; the engine then unwinds on the old one, which nobody looks at again.
+// The clone is the disk with what is under way; the engine then unwinds on the old one, which
+// nobody looks at again.
 void fixture_leave(struct fixture *fx)
 {
     struct sim *left = sim_clone(fx->sim);
@@ -122,8 +124,8 @@ void crash_disk(struct sim *sim, enum crash_kind kind, uint64_t seed)
 const char *crash_name(enum crash_kind kind)
 {
     static const char *const names[CRASH_KIND_COUNT] = {"all unsynced dropped", "all unsynced kept",
-                                                        "some unsynced kept or torn", "some unsynced garbage",
-                                                        "process killed"};
+                                                        "some unsynced kept or torn",
+                                                        "some unsynced garbage", "process killed"};
 
     return (unsigned)kind < CRASH_KIND_COUNT ? names[kind] : "?";
 }
@@ -183,9 +185,9 @@ static void note_finding(void *arg, const struct verify_finding *f)
     size_t len = strlen(n->text);
 
     if (f->severity == VERIFY_DAMAGE && len < n->size)
-        snprintf(n->text + len, n->size - len, "%s%s (%s, block %llu, inode %llu, offset %llu)", len ? "; " : "",
-                 f->text, err_name(f->code), (unsigned long long)f->address, (unsigned long long)f->ino,
-                 (unsigned long long)f->off);
+        snprintf(n->text + len, n->size - len, "%s%s (%s, block %llu, inode %llu, offset %llu)",
+                 len ? "; " : "", f->text, err_name(f->code), (unsigned long long)f->address,
+                 (unsigned long long)f->ino, (unsigned long long)f->off);
 }
 
 int64_t verify_text(struct sim *sim, char *text, size_t size)

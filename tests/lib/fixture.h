@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// An engine on a simulated disk, small in every respect, so that log segments roll and are recycled, checkpoints come
-// often and the cache is too small. Without threads: what has to be done is done in the calls.
+// An engine on a simulated disk, small in every respect, so that log segments roll and are
+// recycled, checkpoints come often and the cache is too small. Without threads: what has to be done
+// is done in the calls.
 #ifndef AF_TESTS_FIXTURE_H
 #define AF_TESTS_FIXTURE_H
 
@@ -9,7 +10,7 @@
 #include "tests/sim/sim_disk.h"
 
 struct fixture {
-    struct sim *sim; // owned
+    struct sim *sim;       // owned
     struct engine *engine; // NULL: not open
     struct store *store;
     struct engine_options options;
@@ -28,8 +29,8 @@ int fixture_create(struct fixture *fx) AF_NODISCARD;
 int fixture_open(struct fixture *fx) AF_NODISCARD;
 int fixture_close(struct fixture *fx) AF_NODISCARD;
 void fixture_abandon(struct fixture *fx);
-// The engine ends in the middle of what it does; `sim` is then a disk on which nothing more happens, as sim_kill() and
-// sim_power_cut() want it. Handles must have been freed.
+// The engine ends in the middle of what it does; `sim` is then a disk on which nothing more
+// happens, as sim_kill() and sim_power_cut() want it. Handles must have been freed.
 void fixture_leave(struct fixture *fx);
 // What a crash may be: a power cut by policy, or the end of the process alone.
 enum crash_kind {
@@ -47,7 +48,8 @@ const char *crash_name(enum crash_kind kind);
 int fixture_fsync(struct fixture *fx, uint64_t ino) AF_NODISCARD;
 int fixture_sync(struct fixture *fx) AF_NODISCARD;
 
-// Verifies the whole image of a disk that nobody has open. Returns the number of damages, or an error; the first findings stand in `text`.
+// Verifies the whole image of a disk that nobody has open. Returns the number of damages, or an
+// error; the first findings stand in `text`.
 int64_t verify_text(struct sim *sim, char *text, size_t size);
 
 #endif

@@ -149,7 +149,7 @@ static uint64_t xattr_sum(const struct model_inode *in)
     uint64_t sum = 0;
 
     for (size_t i = 0; i < in->xattr_count; i++)
-        sum += dump_xattr_sum(in->xattrs[i].name, in->xattrs[i].value, in->xattrs[i].len);
+        sum += canon_xattr_sum(in->xattrs[i].name, in->xattrs[i].value, in->xattrs[i].len);
     return sum;
 }
 
@@ -176,9 +176,9 @@ void model_attr(const struct model_inode *in, struct store_attr *ret)
         ret->mode &= ~(uint32_t)(S_ISUID | ((ret->mode & S_IXGRP) ? S_ISGID : 0));
 }
 
-void model_visible_dump(const struct model *m, struct dump *ret)
+void model_visible_dump(const struct model *m, struct canon *ret)
 {
-    char line[DUMP_LINE_BYTES];
+    char line[CANON_LINE_BYTES];
 
     for (size_t i = 0; i < m->count; i++) {
         const struct model_inode *in = m->inodes[i];
@@ -187,13 +187,13 @@ void model_visible_dump(const struct model *m, struct dump *ret)
         if (!in->in_history && !(in->p.active && in->p.named))
             continue;
         model_attr(in, &attr);
-        dump_inode_line(line, &attr, in->parent, in->bytes.sum, xattr_sum(in), in->target);
-        dump_add(ret, line);
+        canon_inode_line(line, &attr, in->parent, in->bytes.sum, xattr_sum(in), in->target);
+        canon_add(ret, line);
         for (size_t k = 0; k < in->name_count; k++) {
             const struct model_name *n = &in->names[k];
 
-            dump_name_line(line, in->ino, n->name, n->inode->ino, n->inode->attr.mode);
-            dump_add(ret, line);
+            canon_name_line(line, in->ino, n->name, n->inode->ino, n->inode->attr.mode);
+            canon_add(ret, line);
         }
     }
 }
@@ -209,16 +209,17 @@ static void delta_add(struct model *m, char sign, const char *line)
         m->delta = realloc(m->delta, m->delta_cap);
         AF_ASSERT(m->delta);
     }
-    m->delta_len += (size_t)snprintf(m->delta + m->delta_len, m->delta_cap - m->delta_len, "%c%s\n", sign, line);
-    m->hash += sign == '+' ? dump_line_hash(line) : -dump_line_hash(line);
+    m->delta_len += (size_t)snprintf(m->delta + m->delta_len, m->delta_cap - m->delta_len, "%c%s\n",
+                                     sign, line);
+    m->hash += sign == '+' ? canon_line_hash(line) : -canon_line_hash(line);
 }
 
 void model_note_inode(struct model *m, struct model_inode *in)
 {
-    char line[DUMP_LINE_BYTES];
+    char line[CANON_LINE_BYTES];
 
     if (in->in_history)
-        dump_inode_line(line, &in->attr, in->parent, in->sum, xattr_sum(in), in->target);
+        canon_inode_line(line, &in->attr, in->parent, in->sum, xattr_sum(in), in->target);
     if (in->line && in->in_history && strcmp(in->line, line) == 0)
         return;
     if (in->line)
@@ -234,12 +235,12 @@ void model_note_inode(struct model *m, struct model_inode *in)
 
 void model_note_name(struct model *m, struct model_inode *dir, struct model_name *n, bool present)
 {
-    char line[DUMP_LINE_BYTES];
+    char line[CANON_LINE_BYTES];
 
     if (n->in_history == present)
         return;
     n->in_history = present;
-    dump_name_line(line, dir->ino, n->name, n->inode->ino, n->inode->attr.mode);
+    canon_name_line(line, dir->ino, n->name, n->inode->ino, n->inode->attr.mode);
     delta_add(m, present ? '+' : '-', line);
 }
 
@@ -248,8 +249,8 @@ void model_push(struct model *m)
     if (m->delta_len == 0)
         return;
     m->states = grow(m->states, &m->state_cap, m->state_count, sizeof(m->states[0]));
-    m->states[m->state_count++] =
-        (struct model_state){.hash = m->hash, .lsn = m->lsn, .delta = strdup(m->delta), .what = m->what};
+    m->states[m->state_count++] = (struct model_state){
+        .hash = m->hash, .lsn = m->lsn, .delta = strdup(m->delta), .what = m->what};
     AF_ASSERT(m->states[m->state_count - 1].delta);
     m->delta_len = 0;
 }
@@ -264,11 +265,11 @@ int64_t model_find(const struct model *m, uint64_t hash, size_t lo, size_t hi)
 
 // ---- states as text ----
 
-static void remove_line(struct dump *d, const char *line)
+static void remove_line(struct canon *d, const char *line)
 {
     for (size_t i = 0; i < d->count; i++) {
         if (strcmp(d->lines[i], line) == 0) {
-            d->hash -= dump_line_hash(line);
+            d->hash -= canon_line_hash(line);
             free(d->lines[i]);
             d->lines[i] = d->lines[--d->count];
             return;
@@ -277,17 +278,17 @@ static void remove_line(struct dump *d, const char *line)
     AF_ASSERT(!"a line that was not there");
 }
 
-void model_state_dump(const struct model *m, size_t index, struct dump *ret)
+void model_state_dump(const struct model *m, size_t index, struct canon *ret)
 {
     for (size_t i = 0; i < m->base.count; i++)
-        dump_add(ret, m->base.lines[i]);
+        canon_add(ret, m->base.lines[i]);
     for (size_t k = 1; k <= index; k++) {
         char *copy = strdup(m->states[k].delta), *save = NULL;
 
         AF_ASSERT(copy);
         for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
             if (line[0] == '+')
-                dump_add(ret, line + 1);
+                canon_add(ret, line + 1);
             else
                 remove_line(ret, line + 1);
         }
@@ -296,7 +297,7 @@ void model_state_dump(const struct model *m, size_t index, struct dump *ret)
     AF_ASSERT(ret->hash == m->states[index].hash);
 }
 
-static bool has_line(const struct dump *d, const char *line)
+static bool has_line(const struct canon *d, const char *line)
 {
     for (size_t i = 0; i < d->count; i++)
         if (strcmp(d->lines[i], line) == 0)
@@ -304,7 +305,7 @@ static bool has_line(const struct dump *d, const char *line)
     return false;
 }
 
-static size_t distance(const struct dump *a, const struct dump *b)
+static size_t distance(const struct canon *a, const struct canon *b)
 {
     size_t common = 0;
 
@@ -313,16 +314,16 @@ static size_t distance(const struct dump *a, const struct dump *b)
     return a->count + b->count - 2 * common;
 }
 
-void model_explain(const struct model *m, struct dump *found, size_t lo, size_t hi, FILE *to)
+void model_explain(const struct model *m, struct canon *found, size_t lo, size_t hi, FILE *to)
 {
     size_t best = 0, best_distance = SIZE_MAX, from = hi > lo + 300 ? hi - 300 : lo;
-    struct dump d = {0};
+    struct canon d = {0};
     int64_t exact = model_find(m, found->hash, 0, m->state_count - 1);
 
     fprintf(to, "  states %zu to %zu were allowed", lo, hi);
     if (exact >= 0)
-        fprintf(to, "; it is state %" PRId64 " (after %s, LSN %" PRIu64 ")", exact, m->states[exact].what,
-                m->states[exact].lsn);
+        fprintf(to, "; it is state %" PRId64 " (after %s, LSN %" PRIu64 ")", exact,
+                m->states[exact].what, m->states[exact].lsn);
     fprintf(to, "\n");
     for (size_t k = from; k <= hi && k < m->state_count; k++) {
         model_state_dump(m, k, &d);
@@ -332,13 +333,13 @@ void model_explain(const struct model *m, struct dump *found, size_t lo, size_t 
             best_distance = dist;
             best = k;
         }
-        dump_free(&d);
+        canon_free(&d);
     }
-    fprintf(to, "  the nearest is %zu, after %s, LSN %" PRIu64 "; differences:\n", best, m->states[best].what,
-            m->states[best].lsn);
+    fprintf(to, "  the nearest is %zu, after %s, LSN %" PRIu64 "; differences:\n", best,
+            m->states[best].what, m->states[best].lsn);
     model_state_dump(m, best, &d);
-    dump_diff(&d, "expected", found, "found", 12, to);
-    dump_free(&d);
+    canon_diff(&d, "expected", found, "found", 12, to);
+    canon_free(&d);
     for (size_t k = lo; k <= hi && k < m->state_count && k < lo + 12; k++)
         fprintf(to, "  state %zu: %s (LSN %" PRIu64 ")\n", k, m->states[k].what, m->states[k].lsn);
 }
@@ -356,7 +357,7 @@ static void clear(struct model *m)
     m->delta_len = 0;
     m->hash = 0;
     m->acked = 0;
-    dump_free(&m->base);
+    canon_free(&m->base);
 }
 
 void model_init(struct model *m)
@@ -405,12 +406,12 @@ static void load_inode(void *arg, const struct store_attr *attr, uint64_t parent
     struct loading *l = arg;
     struct model_inode *in = load_known(l, attr);
     char target[4096];
-    int err = dump_each_xattr(l->store, attr->ino, load_xattr, in);
+    int err = canon_each_xattr(l->store, attr->ino, load_xattr, in);
 
     in->parent = parent;
     in->in_history = true;
     if (err == 0 && S_ISREG(attr->mode))
-        err = dump_each_bytes(l->store, attr, load_bytes, in);
+        err = canon_each_bytes(l->store, attr, load_bytes, in);
     if (err == 0 && S_ISLNK(attr->mode)) {
         err = store_readlink(l->store, STORE_BLOCK, attr->ino, target);
         in->target = err == 0 ? strdup(target) : NULL;
@@ -427,14 +428,14 @@ static void load_name(void *arg, uint64_t parent, const char *name, const struct
     model_name_add(model_inode(l->m, parent), name, load_known(l, attr));
 }
 
-int model_load(struct model *m, struct store *s, char where[DUMP_WHERE_BYTES])
+int model_load(struct model *m, struct store *s, char where[CANON_WHERE_BYTES])
 {
     struct loading l = {.m = m, .store = s};
-    struct dump_visitor v = {.inode = load_inode, .name = load_name, .arg = &l};
+    struct canon_visitor v = {.inode = load_inode, .name = load_name, .arg = &l};
 
     clear(m);
     m->what = "opening";
-    int err = dump_walk(s, &v, where);
+    int err = canon_walk(s, &v, where);
 
     if (err == 0)
         err = l.error;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What each call does to the model: errors in the order in which the store finds them, then both layers.
+// What each call does to the model: errors in the order in which the store finds them, then both
+// layers.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,20 +21,26 @@ static int name_error(const char *name)
 
     if (len > NAME_BYTES_MAX)
         return -ENAMETOOLONG;
-    return len == 0 || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ? -EINVAL : 0;
+    return len == 0 || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0
+               ? -EINVAL
+               : 0;
 }
 
-// The directory, or NULL with the error. (A kernel does not ask for names below a file; a new one is not looked for.)
+// The directory, or NULL with the error. (A kernel does not ask for names below a file; a new one
+// is not looked for.)
 static struct model_inode *directory(const struct model *m, uint64_t ino, int *ret_err)
 {
     struct model_inode *dir = model_inode(m, ino);
 
-    *ret_err = !dir || (dir->p.active && dir->p.is_new) ? -ENOENT : !S_ISDIR(dir->attr.mode) ? -ENOTDIR : 0;
+    *ret_err = !dir || (dir->p.active && dir->p.is_new) ? -ENOENT
+               : !S_ISDIR(dir->attr.mode)               ? -ENOTDIR
+                                                        : 0;
     return *ret_err < 0 ? NULL : dir;
 }
 
 // Where a new name is to go.
-static struct model_inode *place(const struct model *m, uint64_t parent, const char *name, int *ret_err)
+static struct model_inode *place(const struct model *m, uint64_t parent, const char *name,
+                                 int *ret_err)
 {
     struct model_inode *dir;
 
@@ -61,8 +68,8 @@ static void touch_ctime(struct model *m, struct model_inode *in)
         in->p.ctime = m->now;
 }
 
-static struct store_attr new_attr(const struct model *m, const struct model_inode *dir, uint32_t mode, uint64_t rdev,
-                                  const struct store_cred *cred)
+static struct store_attr new_attr(const struct model *m, const struct model_inode *dir,
+                                  uint32_t mode, uint64_t rdev, const struct store_cred *cred)
 {
     struct store_attr a = {
         .mode = mode & (uint32_t)(S_IFMT | 07777),
@@ -163,7 +170,8 @@ static struct model_inode *oldest(struct model *m, uint64_t after, bool timer)
 
         if (!p->active || p->order <= after || in->dirty_handles == 0)
             continue;
-        if (timer && !(p->append_only && p->content && m->ticks_ms - p->since_ms >= m->commit_open_ms))
+        if (timer &&
+            !(p->append_only && p->content && m->ticks_ms - p->since_ms >= m->commit_open_ms))
             continue;
         if (!best || p->order < best->p.order)
             best = in;
@@ -291,7 +299,8 @@ int model_link(struct model *m, uint64_t ino, uint64_t parent, const char *name)
 // ---- names that go ----
 
 // A new file loses its name: nothing of it was ever in history.
-static void drop_fresh_name(struct model *m, struct model_inode *dir, const char *name, struct model_inode *in)
+static void drop_fresh_name(struct model *m, struct model_inode *dir, const char *name,
+                            struct model_inode *in)
 {
     model_name_remove(m, dir, name);
     in->p.named = false;
@@ -370,8 +379,9 @@ static bool is_below(const struct model *m, uint64_t ino, uint64_t into)
     return into == ino;
 }
 
-static int rename_error(const struct model *m, const struct model_inode *from, const struct model_inode *to,
-                        uint64_t parent, uint64_t new_parent, bool exchange)
+static int rename_error(const struct model *m, const struct model_inode *from,
+                        const struct model_inode *to, uint64_t parent, uint64_t new_parent,
+                        bool exchange)
 {
     bool from_dir = S_ISDIR(from->attr.mode), to_dir = to && S_ISDIR(to->attr.mode);
 
@@ -395,7 +405,8 @@ static void moved(struct model *m, struct model_inode *in, uint64_t dir)
 }
 
 // Takes the name away and puts another inode under it.
-static void set_name(struct model *m, struct model_inode *dir, const char *name, struct model_inode *in)
+static void set_name(struct model *m, struct model_inode *dir, const char *name,
+                     struct model_inode *in)
 {
     if (model_name_find(dir, name))
         model_name_remove(m, dir, name);
@@ -403,10 +414,11 @@ static void set_name(struct model *m, struct model_inode *dir, const char *name,
     model_note_name(m, dir, &dir->names[dir->name_count - 1], true);
 }
 
-static void exchange_names(struct model *m, struct model_inode *dir, const char *name, struct model_inode *new_dir,
-                           const char *new_name)
+static void exchange_names(struct model *m, struct model_inode *dir, const char *name,
+                           struct model_inode *new_dir, const char *new_name)
 {
-    struct model_inode *a = model_name_find(dir, name)->inode, *b = model_name_find(new_dir, new_name)->inode;
+    struct model_inode *a = model_name_find(dir, name)->inode,
+                       *b = model_name_find(new_dir, new_name)->inode;
     int gained = (S_ISDIR(b->attr.mode) ? 1 : 0) - (S_ISDIR(a->attr.mode) ? 1 : 0);
 
     set_name(m, dir, name, b);
@@ -418,8 +430,9 @@ static void exchange_names(struct model *m, struct model_inode *dir, const char 
     model_push(m);
 }
 
-static void move_name(struct model *m, struct model_inode *dir, const char *name, struct model_inode *new_dir,
-                      const char *new_name, struct model_inode *replaced)
+static void move_name(struct model *m, struct model_inode *dir, const char *name,
+                      struct model_inode *new_dir, const char *new_name,
+                      struct model_inode *replaced)
 {
     struct model_inode *in = model_name_find(dir, name)->inode;
     bool fresh = replaced && replaced->p.active && replaced->p.is_new;
@@ -440,12 +453,13 @@ static void move_name(struct model *m, struct model_inode *dir, const char *name
     model_push(m);
 }
 
-int model_rename(struct model *m, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-                 unsigned flags)
+int model_rename(struct model *m, uint64_t parent, const char *name, uint64_t new_parent,
+                 const char *new_name, unsigned flags)
 {
     int err = name_error(name);
 
-    if ((flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+    if ((flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) ||
+        flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
         return -EINVAL;
     if (err == 0)
         err = name_error(new_name);
@@ -455,7 +469,8 @@ int model_rename(struct model *m, uint64_t parent, const char *name, uint64_t ne
 
     if (!new_dir)
         return err;
-    struct model_inode *from = model_child(m, parent, name), *to = model_child(m, new_parent, new_name);
+    struct model_inode *from = model_child(m, parent, name),
+                       *to = model_child(m, new_parent, new_name);
 
     if (!from)
         return -ENOENT;
@@ -519,8 +534,8 @@ static void changed(struct model *m, struct model_inode *in, struct model_file *
     mark_dirty(in, file);
 }
 
-int model_write(struct model *m, struct model_file *file, uint64_t off, const void *bytes, size_t size,
-                bool kill_suidgid)
+int model_write(struct model *m, struct model_file *file, uint64_t off, const void *bytes,
+                size_t size, bool kill_suidgid)
 {
     struct model_inode *in = model_inode(m, file->ino);
 
@@ -548,8 +563,9 @@ int model_fallocate(struct model *m, struct model_file *file, int mode, uint64_t
         return -EINVAL;
     if (off > (uint64_t)FILE_BYTES_MAX - len)
         return -EFBIG;
-    if (mode != 0 && mode != FALLOC_FL_KEEP_SIZE && mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) &&
-        mode != FALLOC_FL_ZERO_RANGE && mode != (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE))
+    if (mode != 0 && mode != FALLOC_FL_KEEP_SIZE &&
+        mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) && mode != FALLOC_FL_ZERO_RANGE &&
+        mode != (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE))
         return -EOPNOTSUPP;
     pending_begin(m, in);
     in->p.content = true;
@@ -600,7 +616,8 @@ static int set_size(struct model *m, struct model_inode *in, struct model_file *
     return 0;
 }
 
-static void change_attr(const struct model *m, struct store_attr *a, const struct store_attr *attr, unsigned set)
+static void change_attr(const struct model *m, struct store_attr *a, const struct store_attr *attr,
+                        unsigned set)
 {
     if (set & STORE_SET_MODE)
         a->mode = (a->mode & S_IFMT) | (attr->mode & 07777);
@@ -618,7 +635,8 @@ static void change_attr(const struct model *m, struct store_attr *a, const struc
 }
 
 // The part that is an operation at once; what is being written keeps its times for itself.
-static void set_in_history(struct model *m, struct model_inode *in, const struct store_attr *now, unsigned set)
+static void set_in_history(struct model *m, struct model_inode *in, const struct store_attr *now,
+                           unsigned set)
 {
     in->attr.mode = now->mode;
     in->attr.uid = now->uid;
@@ -645,7 +663,8 @@ static void set_pending(struct model_inode *in, const struct store_attr *now, un
         in->p.kill_suidgid = false;
 }
 
-int model_setattr(struct model *m, uint64_t ino, struct model_file *file, const struct store_attr *attr, unsigned set)
+int model_setattr(struct model *m, uint64_t ino, struct model_file *file,
+                  const struct store_attr *attr, unsigned set)
 {
     const unsigned owner = STORE_SET_MODE | STORE_SET_UID | STORE_SET_GID | STORE_KILL_SUIDGID;
     struct model_inode *in = model_inode(m, ino);
@@ -670,7 +689,8 @@ int model_setattr(struct model *m, uint64_t ino, struct model_file *file, const 
 
 // ---- xattrs ----
 
-int model_setxattr(struct model *m, uint64_t ino, const char *name, const void *value, size_t size, int flags)
+int model_setxattr(struct model *m, uint64_t ino, const char *name, const void *value, size_t size,
+                   int flags)
 {
     struct model_inode *in = model_inode(m, ino);
     struct model_xattr *old = model_xattr_find(in, name);
@@ -686,7 +706,8 @@ int model_setxattr(struct model *m, uint64_t ino, const char *name, const void *
         return -ENODATA;
     for (size_t i = 0; i < in->xattr_count; i++)
         total += &in->xattrs[i] == old ? 0 : in->xattrs[i].len;
-    if (in->p.active && in->p.is_new && (total > m->xattr_room || (!old && in->xattr_count >= OP_XATTRS_MAX)))
+    if (in->p.active && in->p.is_new &&
+        (total > m->xattr_room || (!old && in->xattr_count >= OP_XATTRS_MAX)))
         return -ENOSPC;
     model_xattr_put(in, name, value, size);
     touch_ctime(m, in);

@@ -16,7 +16,8 @@ void model_xattr_put(struct model_inode *in, const char *name, const void *value
 void model_xattr_drop(struct model_inode *in, struct model_xattr *x);
 
 // History: the lines of what changed, then the state.
-void model_note_inode(struct model *m, struct model_inode *in); // its line now; none when it is not in history
+void model_note_inode(struct model *m,
+                      struct model_inode *in); // its line now; none when it is not in history
 void model_note_name(struct model *m, struct model_inode *dir, struct model_name *n, bool present);
 void model_push(struct model *m); // a new state, if a line has changed
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Seeded random numbers for tests, and numbers from the environment: a failing run is repeated by its seed.
+// Seeded random numbers for tests, and numbers from the environment: a failing run is repeated by
+// its seed.
 #ifndef AF_TESTS_RNG_H
 #define AF_TESTS_RNG_H
 
@@ -40,7 +41,8 @@ static inline uint64_t rng_mix(uint64_t a, uint64_t b)
     return rng_next(&r);
 }
 
-// A number from the environment: AEROFS_TEST_`name` (as `make check-crash` sets it), else `name`, else `otherwise`.
+// A number from the environment: AEROFS_TEST_`name` (as `make check-crash` sets it), else `name`,
+// else `otherwise`.
 uint64_t env_number(const char *name, uint64_t otherwise);
 
 #endif

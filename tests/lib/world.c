@@ -20,7 +20,8 @@ void world_fail(struct world *w, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(w->why, sizeof(w->why), fmt, args);
     va_end(args);
-    fprintf(stderr, "seed %" PRIu64 ", step %" PRIu64 ", %s: %s\n", w->seed, w->step, w->m.what, w->why);
+    fprintf(stderr, "seed %" PRIu64 ", step %" PRIu64 ", %s: %s\n", w->seed, w->step, w->m.what,
+            w->why);
     if (w->fx.said[0])
         fprintf(stderr, "the engine said: %s", w->fx.said);
 }
@@ -38,7 +39,8 @@ void world_begin(struct world *w, const char *what)
     uint64_t ns = io->ops->now_ns(io);
 
     w->calls++;
-    w->m.now = (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+    w->m.now =
+        (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
     w->m.ticks_ms = io->ops->ticks_ms(io);
     w->m.what = what;
     w->m.lsn = engine_wal(w->fx.engine) ? wal_appended_lsn(engine_wal(w->fx.engine)) : 0;
@@ -75,10 +77,10 @@ void world_acknowledge(struct world *w, size_t state)
 
 // ---- comparing ----
 
-static bool dump_now(struct world *w, struct dump *ret)
+static bool dump_now(struct world *w, struct canon *ret)
 {
-    char where[DUMP_WHERE_BYTES];
-    int err = dump_store(w->fx.store, ret, where);
+    char where[CANON_WHERE_BYTES];
+    int err = canon_store(w->fx.store, ret, where);
 
     if (err < 0)
         world_fail(w, "cannot read the tree: %s", where);
@@ -102,17 +104,17 @@ static void check_numbers(struct world *w)
 
 void world_compare(struct world *w)
 {
-    struct dump seen = {0}, expected = {0};
+    struct canon seen = {0}, expected = {0};
 
     if (w->failed || world_dead(w))
         return;
     model_visible_dump(&w->m, &expected);
     if (dump_now(w, &seen) && seen.hash != expected.hash) {
         world_fail(w, "readers see something else");
-        dump_diff(&expected, "expected", &seen, "seen", 20, stderr);
+        canon_diff(&expected, "expected", &seen, "seen", 20, stderr);
     }
-    dump_free(&seen);
-    dump_free(&expected);
+    canon_free(&seen);
+    canon_free(&expected);
     if (!w->failed)
         check_numbers(w);
 }
@@ -138,14 +140,15 @@ void world_init(struct world *w, uint64_t seed)
         world_fail(w, "cannot create and open a store: %s: %s", err_name(err), w->fx.refusal);
         return;
     }
-    char where[DUMP_WHERE_BYTES];
+    char where[CANON_WHERE_BYTES];
 
     err = model_load(&w->m, w->fx.store, where);
     if (err < 0)
         world_fail(w, "cannot read the new store: %s", where);
 }
 
-// Nobody listens any more. Handles are memory of the store, freed by closing them, which is no part of any history here.
+// Nobody listens any more. Handles are memory of the store, freed by closing them, which is no part
+// of any history here.
 static void forget(struct world *w)
 {
     for (unsigned i = 0; i < WORLD_ACKS; i++)
@@ -184,8 +187,8 @@ void world_crash(struct world *w, enum crash_kind kind, uint64_t seed)
 
 void world_recover(struct world *w)
 {
-    struct dump found = {0};
-    char where[DUMP_WHERE_BYTES];
+    struct canon found = {0};
+    char where[CANON_WHERE_BYTES];
     int err = w->failed ? -ECANCELED : fixture_open(&w->fx);
 
     if (w->failed)
@@ -209,7 +212,7 @@ void world_recover(struct world *w)
         if (err < 0 || w->m.hash != found.hash)
             world_fail(w, "cannot load the recovered tree: %s", where);
     }
-    dump_free(&found);
+    canon_free(&found);
 }
 
 void world_settle(struct world *w)

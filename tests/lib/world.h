@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Random work on an engine and on the model at once, call by call, with their answers compared. Everything follows from the seed.
+// Random work on an engine and on the model at once, call by call, with their answers compared.
+// Everything follows from the seed.
 //
-// A crash may come at any time: by sim_crash_at() (the call under way may or may not have happened), or between calls. world_recover()
-// then opens the store, demands that it is one of the states that the contract allows, and goes on from there.
+// A crash may come at any time: by sim_crash_at() (the call under way may or may not have
+// happened), or between calls. world_recover() then opens the store, demands that it is one of the
+// states that the contract allows, and goes on from there.
 #ifndef AF_TESTS_WORLD_H
 #define AF_TESTS_WORLD_H
 
@@ -10,8 +12,8 @@
 #include "tests/lib/model.h"
 #include "tests/lib/rng.h"
 
-#define WORLD_HANDLES 12
-#define WORLD_ACKS 8
+#define WORLD_HANDLES    12
+#define WORLD_ACKS       8
 #define WORLD_NAME_BYTES 300
 
 struct world;
@@ -35,14 +37,14 @@ struct world {
     uint64_t seed, step;
     struct world_handle handles[WORLD_HANDLES];
     struct world_ack acks[WORLD_ACKS];
-    uint64_t stale; // inode number of a directory that is gone
-    unsigned names; // how many different ones are used; more make a larger tree
+    uint64_t stale;     // inode number of a directory that is gone
+    unsigned names;     // how many different ones are used; more make a larger tree
     uint64_t bytes_max; // of all files, above which only small writes are made
     unsigned durable;   // percent of calls that make something durable
     bool clock_jumps;
-    bool trace;         // prints every call
-    bool failed;        // something was wrong; it has been printed, and no more is done
-    char why[256];      // the first line of it
+    bool trace;    // prints every call
+    bool failed;   // something was wrong; it has been printed, and no more is done
+    char why[256]; // the first line of it
     // After each call, engine and model at rest. May be NULL.
     void (*after_step)(void *arg, struct world *w);
     void *arg;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Random operations on the engine and on the model (tests/lib/model.h), with checkpoints, clean ends, kills and power cuts at random
-// points. Readers must see what the model says at any time; after a crash the tree must be one of the moments
-// of the model's history from the last acknowledged one on; and the image must verify.
+// Random operations on the engine and on the model (tests/lib/model.h), with checkpoints, clean
+// ends, kills and power cuts at random points. Readers must see what the model says at any time;
+// after a crash the tree must be one of the moments of the model's history from the last
+// acknowledged one on; and the image must verify.
 //
-//   SEED=n    the first seed;  RUNS=n  how many;  OPS=n  calls of one run;  TRACE=1  prints every call
+//   SEED=n    the first seed;  RUNS=n  how many;  OPS=n  calls of one run;  TRACE=1  prints every
+//   call
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,7 +30,8 @@ static void verify(struct world *w, const char *when)
         world_fail(w, "verification finds %lld: %.900s", (long long)damages, text);
 }
 
-// A crash of any kind, now or at one of the next events; and the crashed image verifies before anybody has repaired it.
+// A crash of any kind, now or at one of the next events; and the crashed image verifies before
+// anybody has repaired it.
 static void crash(struct world *w)
 {
     enum crash_kind kind = (enum crash_kind)rng_below(&w->r, CRASH_KIND_COUNT);
@@ -42,7 +45,8 @@ static void crash(struct world *w)
             world_step(w);
     }
     world_crash(w, kind, seed);
-    // After a kill what is unsynced is still to be seen, so it is looked at where the power has failed.
+    // After a kill what is unsynced is still to be seen, so it is looked at where the power has
+    // failed.
     if (kind != CRASH_KILL && rng_chance(&w->r, 30))
         verify(w, "verifying the crashed image");
 }
@@ -111,11 +115,12 @@ static void run(uint64_t seed, uint64_t ops)
 
 static void test_random_calls_match_the_model(void **state)
 {
-    uint64_t seed = env_number("SEED", 1), runs = env_number("RUNS", 24), ops = env_number("OPS", 2500);
+    uint64_t seed = env_number("SEED", 1), runs = env_number("RUNS", 24),
+             ops = env_number("OPS", 2500);
 
     (void)state;
-    printf("seeds %llu to %llu, %llu calls each\n", (unsigned long long)seed, (unsigned long long)(seed + runs - 1),
-           (unsigned long long)ops);
+    printf("seeds %llu to %llu, %llu calls each\n", (unsigned long long)seed,
+           (unsigned long long)(seed + runs - 1), (unsigned long long)ops);
     for (uint64_t i = 0; i < runs; i++)
         run(seed + i, ops);
 }

@@ -91,7 +91,7 @@ exits 2 'commit_open=' "$AEROFS_MOUNT" -o commit_open=soon --create "$STORE" "$M
 
 # ---- a store with every kind of block in it, closed cleanly ($TEST_DIR/clean) and killed ($TEST_DIR/killed) ----
 
-start -o log=2M
+start -o log=2M,size=40M
 mkdir "$MNT/dir"
 for i in {1..400}; do
     echo "contents of the small file $i" >"$MNT/dir/small-$i"
@@ -189,7 +189,7 @@ checked '0 2'
 # ---- superblocks that are whole and say what cannot be: offset, bytes, value ----
 
 # Nobody can tell that such a value is wrong when it is a possible one; but it may not crash anything.
-for field in '64 8 0' '72 8 0' '72 8 99' '80 8 0xffffffffffffffff' '88 8 0xffffffff' '96 8 0' '96 8 0xffffffff' '104 8 0' '104 8 4095' \
+say "$SECONDS"; for field in '64 8 0' '72 8 0' '72 8 99' '80 8 0xffffffffffffffff' '88 8 0xffffffff' '96 8 0' '96 8 0xffffffff' '104 8 0' '104 8 4095' \
     '104 8 0xffffffffffff0000' '104 8 4096' '112 8 0' '120 8 0' '120 8 0xffffffffffffff' '120 8 7' '128 8 5' '136 8 99' '144 4 15' \
     '144 4 0xffffffff' '152 8 0' '152 8 0xffffffffffffffff' '168 8 0' '168 8 0xffffffffffff' '168 8 0xffffffffffffffff' '176 8 0' \
     '176 8 0xffffffffffffffff' '184 8 0' '208 4 0' '208 4 5000' '208 4 0xffffffff' '12 4 0' '12 4 0xffffffff' '56 8 1' '216 8 1' '240 8 1' \
@@ -209,7 +209,7 @@ for field in '64 8 0' '72 8 0' '72 8 99' '80 8 0xffffffffffffffff' '88 8 0xfffff
         wait_for 60 gone "$DAEMON" || fail 'the daemon does not end'
     else
         [[ $code =~ ^(1|7|8|9|16)$ ]] || fail "superblock field $field: exit code $code: $(cat mount.err)"
-        same 'lines on stderr' 1 "$(wc -l <mount.err)"
+        same "lines on stderr ($(cat mount.err))" 1 "$(wc -l <mount.err)"
         same "bytes of the store (superblock field $field)" "$before" "$(hash_of "$STORE")"
     fi
 done
@@ -405,7 +405,7 @@ for ((n = 0; n < flips; n++)); do
     else
         refusals=$((refusals + 1))
         [[ $code =~ ^(1|6|7|8|9|16)$ ]] || fail "exit code $code: $what: $(cat "$TEST_DIR/mount.err")"
-        same 'lines on stderr' 1 "$(wc -l <"$TEST_DIR/mount.err")"
+        same "lines on stderr ($(cat mount.err))" 1 "$(wc -l <mount.err)"
         same "bytes of the store ($what)" "$before" "$(hash_of "$STORE")"
     fi
 done
@@ -482,7 +482,7 @@ if [ $code -eq 0 ]; then
     stop
 else
     same 'exit code on a full disk' 11 $code
-    same 'lines on stderr' 1 "$(wc -l <mount.err)"
+    same "lines on stderr ($(cat mount.err))" 1 "$(wc -l <mount.err)"
 fi
 rm disk/ballast
 start

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Canonical dumps of a store.
-#include "tests/lib/dump.h"
+#include "tests/lib/canon.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -13,25 +13,25 @@
 #include "base/err.h"
 #include "tests/lib/filebytes.h"
 
-#define READ_BYTES (256u << 10)
+#define READ_BYTES  (256u << 10)
 #define DENSE_BYTES (UINT64_C(4) << 20) // larger files are read where they have data
 
 // ---- lines ----
 
-void dump_free(struct dump *d)
+void canon_free(struct canon *d)
 {
     for (size_t i = 0; i < d->count; i++)
         free(d->lines[i]);
     free(d->lines);
-    *d = (struct dump){0};
+    *d = (struct canon){0};
 }
 
-uint64_t dump_line_hash(const char *line)
+uint64_t canon_line_hash(const char *line)
 {
     return checksum(CSUM_NAME, 77, line, strlen(line));
 }
 
-void dump_add(struct dump *d, const char *line)
+void canon_add(struct canon *d, const char *line)
 {
     if (d->count == d->cap) {
         d->cap = d->cap ? 2 * d->cap : 64;
@@ -41,7 +41,7 @@ void dump_add(struct dump *d, const char *line)
     d->lines[d->count] = strdup(line);
     AF_ASSERT(d->lines[d->count]);
     d->count++;
-    d->hash += dump_line_hash(line);
+    d->hash += canon_line_hash(line);
 }
 
 static int compare(const void *a, const void *b)
@@ -49,7 +49,8 @@ static int compare(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-void dump_diff(struct dump *a, const char *a_name, struct dump *b, const char *b_name, size_t max, FILE *to)
+void canon_diff(struct canon *a, const char *a_name, struct canon *b, const char *b_name,
+                size_t max, FILE *to)
 {
     size_t i = 0, k = 0, shown[2] = {0};
 
@@ -80,38 +81,40 @@ static int put_time(char *to, size_t size, char name, const struct timespec *t)
     return snprintf(to, size, " %c=%lld.%09ld", name, (long long)t->tv_sec, t->tv_nsec);
 }
 
-void dump_inode_line(char line[DUMP_LINE_BYTES], const struct store_attr *attr, uint64_t parent, uint64_t content,
-                     uint64_t xattrs, const char *target)
+void canon_inode_line(char line[CANON_LINE_BYTES], const struct store_attr *attr, uint64_t parent,
+                      uint64_t content, uint64_t xattrs, const char *target)
 {
-    int n = snprintf(line, DUMP_LINE_BYTES, "inode %" PRIu64 " %06o links=%u own=%u:%u", attr->ino, attr->mode,
-                     attr->nlink, attr->uid, attr->gid);
+    int n = snprintf(line, CANON_LINE_BYTES, "inode %" PRIu64 " %06o links=%u own=%u:%u", attr->ino,
+                     attr->mode, attr->nlink, attr->uid, attr->gid);
 
     if (S_ISREG(attr->mode))
-        n += snprintf(line + n, DUMP_LINE_BYTES - (size_t)n, " size=%" PRIu64 " sum=%016" PRIx64, attr->size, content);
+        n += snprintf(line + n, CANON_LINE_BYTES - (size_t)n, " size=%" PRIu64 " sum=%016" PRIx64,
+                      attr->size, content);
     else if (S_ISDIR(attr->mode))
-        n += snprintf(line + n, DUMP_LINE_BYTES - (size_t)n, " parent=%" PRIu64, parent);
+        n += snprintf(line + n, CANON_LINE_BYTES - (size_t)n, " parent=%" PRIu64, parent);
     else if (S_ISLNK(attr->mode))
-        n += snprintf(line + n, DUMP_LINE_BYTES - (size_t)n, " target=%zu:%016" PRIx64, strlen(target),
-                      checksum(CSUM_NAME, 78, target, strlen(target)));
+        n += snprintf(line + n, CANON_LINE_BYTES - (size_t)n, " target=%zu:%016" PRIx64,
+                      strlen(target), checksum(CSUM_NAME, 78, target, strlen(target)));
     else
-        n += snprintf(line + n, DUMP_LINE_BYTES - (size_t)n, " rdev=%" PRIu64, attr->rdev);
-    n += snprintf(line + n, DUMP_LINE_BYTES - (size_t)n, " xattrs=%016" PRIx64, xattrs);
-    n += put_time(line + n, DUMP_LINE_BYTES - (size_t)n, 'a', &attr->atime);
-    n += put_time(line + n, DUMP_LINE_BYTES - (size_t)n, 'm', &attr->mtime);
-    n += put_time(line + n, DUMP_LINE_BYTES - (size_t)n, 'c', &attr->ctime);
-    n += put_time(line + n, DUMP_LINE_BYTES - (size_t)n, 'b', &attr->btime);
-    AF_ASSERT(n < DUMP_LINE_BYTES);
+        n += snprintf(line + n, CANON_LINE_BYTES - (size_t)n, " rdev=%" PRIu64, attr->rdev);
+    n += snprintf(line + n, CANON_LINE_BYTES - (size_t)n, " xattrs=%016" PRIx64, xattrs);
+    n += put_time(line + n, CANON_LINE_BYTES - (size_t)n, 'a', &attr->atime);
+    n += put_time(line + n, CANON_LINE_BYTES - (size_t)n, 'm', &attr->mtime);
+    n += put_time(line + n, CANON_LINE_BYTES - (size_t)n, 'c', &attr->ctime);
+    n += put_time(line + n, CANON_LINE_BYTES - (size_t)n, 'b', &attr->btime);
+    AF_ASSERT(n < CANON_LINE_BYTES);
 }
 
-void dump_name_line(char line[DUMP_LINE_BYTES], uint64_t parent, const char *name, uint64_t ino, uint32_t mode)
+void canon_name_line(char line[CANON_LINE_BYTES], uint64_t parent, const char *name, uint64_t ino,
+                     uint32_t mode)
 {
-    int n = snprintf(line, DUMP_LINE_BYTES, "name %" PRIu64 "/%s -> %" PRIu64 " %06o", parent, name, ino,
-                     mode & S_IFMT);
+    int n = snprintf(line, CANON_LINE_BYTES, "name %" PRIu64 "/%s -> %" PRIu64 " %06o", parent,
+                     name, ino, mode & S_IFMT);
 
-    AF_ASSERT(n < DUMP_LINE_BYTES);
+    AF_ASSERT(n < CANON_LINE_BYTES);
 }
 
-uint64_t dump_xattr_sum(const char *name, const void *value, size_t len)
+uint64_t canon_xattr_sum(const char *name, const void *value, size_t len)
 {
     uint64_t h = checksum(CSUM_NAME, 79, name, strlen(name));
 
@@ -162,7 +165,7 @@ struct place {
 };
 
 struct walk {
-    const struct dump_visitor *visitor;
+    const struct canon_visitor *visitor;
     struct store *store;
     char *where;
     struct place *dirs; // still to be listed
@@ -173,7 +176,8 @@ struct walk {
 
 static int walk_error(struct walk *w, int err, const char *what, uint64_t ino, const char *name)
 {
-    snprintf(w->where, DUMP_WHERE_BYTES, "%s of inode %" PRIu64 "%s%s: %s", what, ino, *name ? " / " : "", name, err_name(err));
+    snprintf(w->where, CANON_WHERE_BYTES, "%s of inode %" PRIu64 "%s%s: %s", what, ino,
+             *name ? " / " : "", name, err_name(err));
     return err;
 }
 
@@ -240,7 +244,7 @@ static int walk_dir(struct walk *w, const struct place *dir)
     return err;
 }
 
-int dump_walk(struct store *s, const struct dump_visitor *v, char where[DUMP_WHERE_BYTES])
+int canon_walk(struct store *s, const struct canon_visitor *v, char where[CANON_WHERE_BYTES])
 {
     struct walk w = {.visitor = v, .store = s, .where = where};
     int err = 0;
@@ -261,12 +265,13 @@ int dump_walk(struct store *s, const struct dump_visitor *v, char where[DUMP_WHE
 
 struct dumping {
     struct store *store;
-    struct dump *dump;
+    struct canon *dump;
     char *where;
     int error;
 };
 
-static int each_range(struct store *s, uint64_t ino, uint64_t from, uint64_t to, dump_bytes_fn each, void *arg)
+static int each_range(struct store *s, uint64_t ino, uint64_t from, uint64_t to,
+                      canon_bytes_fn each, void *arg)
 {
     static uint8_t bytes[READ_BYTES]; // tests that dump do it in one thread
     size_t got;
@@ -284,7 +289,7 @@ static int each_range(struct store *s, uint64_t ino, uint64_t from, uint64_t to,
     return 0;
 }
 
-int dump_each_bytes(struct store *s, const struct store_attr *attr, dump_bytes_fn each, void *arg)
+int canon_each_bytes(struct store *s, const struct store_attr *attr, canon_bytes_fn each, void *arg)
 {
     uint64_t at = 0, end;
 
@@ -311,10 +316,11 @@ static void add_sums(void *arg, uint64_t off, const uint8_t *bytes, size_t len)
     uint64_t *sum = arg;
 
     for (size_t k = 0; k < len; k += FILEBYTES_BLOCK)
-        *sum += filebytes_block_sum((off + k) / FILEBYTES_BLOCK, bytes + k, AF_MIN(len - k, (size_t)FILEBYTES_BLOCK));
+        *sum += filebytes_block_sum((off + k) / FILEBYTES_BLOCK, bytes + k,
+                                    AF_MIN(len - k, (size_t)FILEBYTES_BLOCK));
 }
 
-int dump_each_xattr(struct store *s, uint64_t ino, dump_xattr_fn each, void *arg)
+int canon_each_xattr(struct store *s, uint64_t ino, canon_xattr_fn each, void *arg)
 {
     static char names[65536], value[XATTR_VALUE_MAX];
     size_t len, value_len;
@@ -330,43 +336,44 @@ int dump_each_xattr(struct store *s, uint64_t ino, dump_xattr_fn each, void *arg
 
 static void add_xattr(void *arg, const char *name, const void *value, size_t len)
 {
-    *(uint64_t *)arg += dump_xattr_sum(name, value, len);
+    *(uint64_t *)arg += canon_xattr_sum(name, value, len);
 }
 
-static void dump_inode(void *arg, const struct store_attr *attr, uint64_t parent)
+static void canon_inode(void *arg, const struct store_attr *attr, uint64_t parent)
 {
     struct dumping *d = arg;
-    char line[DUMP_LINE_BYTES], target[4096] = "";
+    char line[CANON_LINE_BYTES], target[4096] = "";
     uint64_t content = 0, xattrs = 0;
-    int err = dump_each_xattr(d->store, attr->ino, add_xattr, &xattrs);
+    int err = canon_each_xattr(d->store, attr->ino, add_xattr, &xattrs);
 
     if (err == 0 && S_ISREG(attr->mode))
-        err = dump_each_bytes(d->store, attr, add_sums, &content);
+        err = canon_each_bytes(d->store, attr, add_sums, &content);
     if (err == 0 && S_ISLNK(attr->mode))
         err = store_readlink(d->store, STORE_BLOCK, attr->ino, target);
     if (err < 0 && d->error == 0) {
         d->error = err;
-        snprintf(d->where, DUMP_WHERE_BYTES, "reading inode %" PRIu64 ": %s", attr->ino, err_name(err));
+        snprintf(d->where, CANON_WHERE_BYTES, "reading inode %" PRIu64 ": %s", attr->ino,
+                 err_name(err));
     }
-    dump_inode_line(line, attr, parent, content, xattrs, target);
-    dump_add(d->dump, line);
+    canon_inode_line(line, attr, parent, content, xattrs, target);
+    canon_add(d->dump, line);
 }
 
-static void dump_name(void *arg, uint64_t parent, const char *name, const struct store_attr *attr)
+static void canon_name(void *arg, uint64_t parent, const char *name, const struct store_attr *attr)
 {
     struct dumping *d = arg;
-    char line[DUMP_LINE_BYTES];
+    char line[CANON_LINE_BYTES];
 
-    dump_name_line(line, parent, name, attr->ino, attr->mode);
-    dump_add(d->dump, line);
+    canon_name_line(line, parent, name, attr->ino, attr->mode);
+    canon_add(d->dump, line);
 }
 
-int dump_store(struct store *s, struct dump *ret, char where[DUMP_WHERE_BYTES])
+int canon_store(struct store *s, struct canon *ret, char where[CANON_WHERE_BYTES])
 {
-    char read_where[DUMP_WHERE_BYTES] = "";
+    char read_where[CANON_WHERE_BYTES] = "";
     struct dumping d = {.store = s, .dump = ret, .where = read_where};
-    struct dump_visitor v = {.inode = dump_inode, .name = dump_name, .arg = &d};
-    int err = dump_walk(s, &v, where);
+    struct canon_visitor v = {.inode = canon_inode, .name = canon_name, .arg = &d};
+    int err = canon_walk(s, &v, where);
 
     if (err == 0 && d.error < 0) {
         memcpy(where, read_where, sizeof(read_where));
