@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/err.h"
+#include "tests/lib/lie.h"
 
 #define SITE_POINTS 3 // the first events of each site are crash points, whatever the sample
 
@@ -34,6 +35,8 @@ static void drop_images(struct crashes *c)
 
 void crashes_free(struct crashes *c)
 {
+    if (c->w->fx.sim)
+        sim_set_event_hook(c->w->fx.sim, NULL, NULL);
     drop_images(c);
     free(c->images);
     free(c->seen);
@@ -233,6 +236,7 @@ static void try_kind(struct crashes *c, const struct crash_image *image, size_t 
     struct sim *sim = sim_clone(image->sim);
 
     at.seed = rng_next(&c->r);
+    lie_end(sim);
     crash_disk(sim, kind, at.seed);
     c->outcomes++;
     if (seen_before(c, rng_mix(sim_hash(sim), from * UINT64_C(1000003) + to))) {

@@ -42,9 +42,11 @@ struct world {
     uint64_t bytes_max; // of all files, above which only small writes are made
     unsigned durable;   // percent of calls that make something durable
     bool clock_jumps;
-    bool trace;    // prints every call
-    bool failed;   // something was wrong; it has been printed, and no more is done
-    char why[256]; // the first line of it
+    bool trace;       // prints every call
+    bool ack_early;   // mutants: an fsync counts as answered when it is asked;
+    bool ack_joiners; // or with the first answer that comes after it
+    bool failed;      // something was wrong; it has been printed, and no more is done
+    char why[256];    // the first line of it
     // After each call, engine and model at rest. May be NULL.
     void (*after_step)(void *arg, struct world *w);
     void *arg;

@@ -294,6 +294,9 @@ static void do_fsync(struct world *w)
     world_begin(w, "fsync");
     model_complete(&w->m, in->ino); // first, so that the answer has its state
     size_t state = w->m.state_count - 1;
+
+    if (w->ack_early)
+        world_acknowledge(w, state);
     int err = fixture_fsync(&w->fx, in->ino);
 
     if (err == 0)
@@ -308,6 +311,9 @@ static void ack_done(struct wal_waiter *waiter, int result)
     a->busy = false;
     if (!a->world)
         return;
+    for (unsigned i = 0; a->world->ack_joiners && i < WORLD_ACKS; i++)
+        if (a->world->acks[i].busy)
+            world_acknowledge(a->world, a->world->acks[i].state);
     if (result == 0)
         world_acknowledge(a->world, a->state);
     else if (!world_dead(a->world))
