@@ -197,7 +197,7 @@ static int readlink_locked(struct store *s, struct fault *f, uint64_t ino, char 
 {
     struct inode in;
     const void *bytes;
-    const uint8_t *block;
+    const uint8_t *block = NULL;
     uint64_t address, sum;
     size_t len;
     int err = inode_get(s, f, ino, &in);

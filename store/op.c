@@ -117,6 +117,19 @@ static void put_complete(struct buf *out, const struct op *op)
         put_pieces(out, op);
 }
 
+static void put_make(struct buf *out, const struct op *op)
+{
+    buf_put_u64(out, op->parent);
+    buf_put_u64(out, op->ino);
+    put_inode(out, &op->inode);
+    put_name(out, op->name, op->name_len);
+    buf_put_u32(out, op->target_len);
+    if (op->target_len > INLINE_BYTES_MAX)
+        buf_put_u64(out, op->target_address);
+    buf_put(out, op->target, op->target_len);
+    put_xattrs(out, op);
+}
+
 void op_encode(const struct op *op, struct buf *out)
 {
     buf_put_u8(out, (uint8_t)op->kind);
@@ -130,15 +143,7 @@ void op_encode(const struct op *op, struct buf *out)
     buf_put_u32(out, 0);
     switch (op->kind) {
     case OP_MAKE:
-        buf_put_u64(out, op->parent);
-        buf_put_u64(out, op->ino);
-        put_inode(out, &op->inode);
-        put_name(out, op->name, op->name_len);
-        buf_put_u32(out, op->target_len);
-        if (op->target_len > INLINE_BYTES_MAX)
-            buf_put_u64(out, op->target_address);
-        buf_put(out, op->target, op->target_len);
-        put_xattrs(out, op);
+        put_make(out, op);
         break;
     case OP_COMPLETE:
         put_complete(out, op);

@@ -40,6 +40,13 @@ static void die(const char *what, const char *path)
     exit(1);
 }
 
+static void nap(long ns)
+{
+    struct timespec t = {.tv_nsec = ns};
+
+    nanosleep(&t, NULL);
+}
+
 static double now(void)
 {
     struct timespec t;
@@ -307,7 +314,7 @@ static void client(const struct workload *w, const struct job *j, struct gate *g
         w->prepare(j);
     atomic_fetch_add(&gate->ready, 1);
     while (!atomic_load(&gate->go))
-        usleep(100);
+        nap(100000);
     w->run(j);
     exit(0);
 }
@@ -334,7 +341,7 @@ static double measure(const struct workload *w, struct job *j)
 
         if (waitpid(-1, &status, WNOHANG) > 0)
             exit(1); // a client failed while preparing and has said why
-        usleep(500);
+        nap(500000);
     }
     start = now();
     atomic_store(&gate->go, true);

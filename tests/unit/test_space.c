@@ -7,7 +7,7 @@
 static void test_freed_block_waits_for_publication(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     uint64_t count;
     uint64_t address = alloc(x, 8, &count);
     assert_int_equal(count, 8);
@@ -30,7 +30,7 @@ static void test_freed_block_waits_for_publication(void **state)
 static void test_block_allocated_and_freed_in_one_interval_is_free_after_it(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     uint64_t count;
     uint64_t address = alloc(x, 2, &count);
     space_log_alloc(x->sp, address, 2);
@@ -48,7 +48,7 @@ static void test_block_allocated_and_freed_in_one_interval_is_free_after_it(void
 static void test_spilled_block_is_free_in_the_map(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     uint64_t count;
     uint64_t address = alloc(x, 1, &count);
     checkpoint(x);
@@ -63,7 +63,7 @@ static void test_spilled_block_is_free_in_the_map(void **state)
 static void test_release_gives_back_at_once(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     uint64_t count, used = stats(x).used;
     uint64_t address = alloc(x, 64, &count);
     used = stats(x).used - count;
@@ -128,7 +128,7 @@ static void test_waiting_for_space_has_an_end(void **state)
 static void test_growth_takes_less_when_the_host_is_short(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     x->disk.host_blocks = 4096;
     // The reserve does not fit; it shrinks to what the store has become.
     assert_int_equal(reserve(x, 100), 0);
@@ -153,7 +153,7 @@ static void test_growth_takes_less_when_the_host_is_short(void **state)
 static void test_no_space_at_all_is_an_answer(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     x->disk.host_blocks = 0;
     assert_int_equal(reserve(x, 1), -ENOSPC);
     assert_int_equal(prepare(x, 1, 0, true), -ENOSPC);
@@ -166,7 +166,7 @@ static void test_no_space_at_all_is_an_answer(void **state)
 static void test_growth_of_the_last_group_is_counted_in_its_bitmap(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     uint64_t count;
     uint64_t address = alloc(x, 1, &count);
     checkpoint(x); // nothing in use: no bitmap is written
@@ -209,7 +209,7 @@ static void test_growth_of_the_last_group_is_counted_in_its_bitmap(void **state)
 static void test_growth_is_synced_before_it_is_granted(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     x->disk.sync_error = -EIO;
     assert_int_equal(prepare(x, 1, 0, true), -EIO);
     assert_int_equal(stats(x).capacity, 0);
@@ -276,7 +276,7 @@ static void test_groups_are_evicted_but_for_those_with_allocations(void **state)
 static void test_long_runs_and_single_blocks_lie_apart(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     assert_int_equal(space_grow(x->sp, &x->lock, GROUP_BLOCKS), 0);
     uint64_t node = 0, data = 0, count;
     for (int i = 0; i < 100; i++) {
@@ -295,7 +295,7 @@ static void test_long_runs_and_single_blocks_lie_apart(void **state)
 static void test_claim_refuses_what_the_map_cannot_give(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     assert_int_equal(space_grow(x->sp, &x->lock, 2000), 0);
     checkpoint(x);
     uint64_t published = stats(x).capacity;
@@ -333,7 +333,7 @@ static void test_claim_refuses_what_the_map_cannot_give(void **state)
 static void test_cap_below_what_is_used_opens(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     uint64_t count;
     for (int i = 0; i < 100; i++) {
         uint64_t address = alloc(x, 64, &count);
@@ -358,7 +358,7 @@ static void test_contradictions_are_never_published(void **state)
     static const struct range bad[] = {
         {1, 1}, {GROUP_BLOCKS - 1, 2}, {UINT64_MAX, 1}, {50, UINT64_MAX}, {1000, 1}};
     for (size_t i = 0; i < 2 * AF_ARRAY_LEN(bad) + 3; i++) {
-        struct fix *x = fix_new(UINT64_MAX);
+        struct fix *x = fix_new(8u * GROUP_BLOCKS);
         struct space_image image;
         uint64_t count;
         uint64_t address = alloc(x, 10, &count);
@@ -382,7 +382,7 @@ static void test_contradictions_are_never_published(void **state)
 static void test_double_free_is_found_at_the_checkpoint(void **state)
 {
     (void)state;
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     struct space_image image;
     uint64_t count;
     uint64_t address = alloc(x, 2, &count);
@@ -398,7 +398,7 @@ static void test_double_free_is_found_at_the_checkpoint(void **state)
 // A store with one bitmap and one index, not in memory.
 static struct fix *small_store(void)
 {
-    struct fix *x = fix_new(UINT64_MAX);
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
     uint64_t count;
     uint64_t address = alloc(x, 10, &count);
     space_log_alloc(x->sp, address, count);

@@ -232,7 +232,7 @@ struct world {
     uint64_t faults, logged;
     bool change_while_writing;
     unsigned fail_write_in; // 0: never
-    struct block *pins[FAULT_PINS_MAX];
+    struct block *pins[4096];
 };
 
 static void fault_start(struct world *w, struct fault *f)
@@ -271,7 +271,7 @@ static bool fault_resolve(struct world *w, struct fault *f, int r)
     struct block *b = cache_insert(&w->cache, &f->ref, BLOCK_NODE, f->level, bytes);
     assert_non_null(b);
     cache_pin(&w->cache, b);
-    assert_true(f->pin_count < FAULT_PINS_MAX);
+    assert_true(f->pin_count < 4096);
     f->pins[f->pin_count++] = b;
     return true;
 }
