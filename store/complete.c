@@ -221,6 +221,8 @@ int complete(struct store *s, struct fault *f, struct oinode *oi)
         in = p->fresh;
     else
         err = inode_get(s, f, oi->ino, &in);
+    if (err == 0 && p->content)
+        err = pending_trim(s, p);
     if (err < 0)
         return err;
     // What is in memory rides in the record when it is little. A writer that goes on writing must not keep the completion for ever:

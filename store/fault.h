@@ -28,7 +28,7 @@ enum fault_kind {
     FAULT_GROUP,      // bitmap of group `number`
     FAULT_GROW,       // data file must have `number` more free blocks
     FAULT_SPACE,      // a checkpoint would free space
-    FAULT_LOG,        // the log or dirty memory is at its bound: wait for a checkpoint
+    FAULT_LOG,        // the log or dirty memory is at its bound: a flush and segments, or a checkpoint
     FAULT_SPILL,      // pending content of inode `number` must be written out first
 };
 
@@ -43,6 +43,7 @@ struct fault {
     struct block **pins; // pinned by the resolver, unpinned by fault_end()
     unsigned pin_count, pin_cap;
     unsigned rounds;     // how often it was resolved
+    bool refilled;       // FAULT_LOG: segments were made and the log flushed, it was not that
     bool reaping;        // the caller frees what others wait for
     unsigned waits;      // how often it has waited for space; space_prepare() gives up at a bound
 };

@@ -299,6 +299,13 @@ int store_freeze(struct store *s, struct store_frozen **ret_frozen)
     uint64_t start = ticks_us();
 
     AF_ASSERT(!s->frozen); // one checkpoint at a time
+    if (s->failed) { // what a failed disk says of later syncs is worth nothing
+        int err = s->failed;
+
+        store_unlock(s);
+        free(z);
+        return err;
+    }
     tree_sweep(&s->tree);  // what it frees belongs to the interval that ends here
     z->space = space_freeze(s->space);
     if (!z->space) {

@@ -377,6 +377,24 @@ static int hide(struct store *s, struct pending *p, uint64_t block, uint64_t end
     return err;
 }
 
+int pending_trim(struct store *s, struct pending *p)
+{
+    uint64_t end = BLOCKS_OF(p->size);
+
+    for (size_t at = pending_search(p, end); at < p->piece_count; at++) {
+        const struct pend_piece *piece = &p->pieces[at];
+
+        if (piece->type == PEND_HOLE || piece->block < end)
+            continue;
+        int err = hide(s, p, piece->block, piece->block + piece->count);
+
+        if (err < 0)
+            return err;
+        at = pending_search(p, end) - 1; // from the start again: the pieces have moved
+    }
+    return 0;
+}
+
 int pending_truncate(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t size)
 {
     struct pending *p = oi->p;

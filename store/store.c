@@ -157,12 +157,22 @@ static int fault_read(struct store *s, struct fault *f)
     return fault_pin(s, f, f->kind == FAULT_NODE ? BLOCK_NODE : BLOCK_DATA, bytes);
 }
 
-static int fault_wait(struct store *s, const struct fault *f)
+static int fault_wait(struct store *s, struct fault *f)
 {
     if (f->kind == FAULT_SPACE && !f->reaping)
         reap_some(s, 4);
     if (s->failed)
         return -AF_E_LOG_FAILED;
+    if (f->kind == FAULT_LOG && !f->refilled) { // a fast writer may only be ahead of the disk, and of who makes segments
+        int err = wal_prepare_segments(s->wal);
+
+        if (err == 0)
+            err = wal_wait(s->wal, wal_appended_lsn(s->wal));
+        f->refilled = true;
+        if (err != -ENOSPC)
+            return err;
+    }
+    f->refilled = false;
     return s->config.make_room ? s->config.make_room(s->config.arg) : -ENOSPC;
 }
 

@@ -273,6 +273,8 @@ int pending_block(struct store *s, struct fault *f, struct oinode *oi, const str
                   struct pend_piece **ret_piece);
 int pending_truncate(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t size);
 int pending_hole(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t off, uint64_t len);
+// Drops whole blocks behind the end: what a write that failed had brought in.
+int pending_trim(struct store *s, struct pending *p);
 // Marks content as changed now.
 void pending_touch(struct store *s, struct oinode *oi);
 

@@ -131,7 +131,7 @@ static void fill_log(struct engine *e, uint64_t dir, uint64_t keys, uint64_t *se
         for (unsigned i = 0; i < 200; i++)
             put(engine_store(e), dir, xorshift(seed) % AF_MIN(keys, (uint64_t)5000), 'c', false);
         engine_get_status(e, &st);
-    } while (st.checkpoints == before && st.store.wal.log_bytes < st.store.wal.log_bytes_max / 2 - (2u << 20));
+    } while (st.checkpoints == before && st.store.wal.log_bytes + st.segment_bytes <= st.store.wal.log_bytes_max / 2);
     check(engine_sync(e), "sync");
     engine_get_status(e, &st);
     printf("log filled to %.1f MiB of %.1f MiB\n", (double)st.store.wal.log_bytes / (1 << 20),

@@ -203,15 +203,15 @@ static uint64_t run_into(uint64_t seed, uint64_t at, enum sim_crash_mode mode, e
 
     if (at != SIM_NEVER)
         sim_crash_at(w.fx.sim, base + at, mode);
-    for (unsigned round = 0; round < 5 && !w.failed && !world_dead(&w); round++) {
-        for (unsigned i = 0; i < 60 && !w.failed && !world_dead(&w); i++)
+    for (unsigned round = 0; round < 5 && !world_over(&w); round++) {
+        for (unsigned i = 0; i < 60 && !world_over(&w); i++)
             world_step(&w);
-        if (round == 2 && !w.failed && !world_dead(&w))
+        if (round == 2 && !world_over(&w))
             world_scatter(&w);
-        if (round % 2 == 1 && !w.failed && !world_dead(&w))
+        if (round % 2 == 1 && !world_over(&w))
             world_checkpoint(&w);
     }
-    if (!w.failed && !world_dead(&w))
+    if (!world_over(&w))
         world_close(&w);
     events = sim_event_count(w.fx.sim) - base;
     world_crash(&w, kind, rng_mix(seed, at));

@@ -361,7 +361,7 @@ static void after_step(void *arg, struct world *w)
 
 static bool going(const struct crashes *c)
 {
-    return !c->w->failed && !world_dead(c->w) && c->violations == 0;
+    return !world_over(c->w) && c->violations == 0;
 }
 
 void crashes_work(struct crashes *c, unsigned rounds)

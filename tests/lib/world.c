@@ -31,7 +31,34 @@ bool world_dead(const struct world *w)
     return sim_is_dead(w->fx.sim);
 }
 
+bool world_over(const struct world *w)
+{
+    return w->failed || w->stopped || world_dead(w);
+}
+
+bool world_broke(struct world *w, int err)
+{
+    bool fault = w->faults && (err == -EIO || err == -ENOSPC || err <= -AF_E_FIRST);
+
+    if (fault && !w->stopped) {
+        w->stopped = true;
+        w->stopped_by = err;
+    }
+    return err < 0 && (fault || world_dead(w));
+}
+
 // ---- one call ----
+
+static uint64_t visible_hash(const struct world *w)
+{
+    struct canon c = {0};
+
+    model_visible_dump(&w->m, &c);
+    uint64_t hash = c.hash;
+
+    canon_free(&c);
+    return hash;
+}
 
 void world_begin(struct world *w, const char *what)
 {
@@ -45,13 +72,17 @@ void world_begin(struct world *w, const char *what)
     w->m.what = what;
     w->m.lsn = engine_wal(w->fx.engine) ? wal_appended_lsn(engine_wal(w->fx.engine)) : 0;
     sim_set_tag(w->fx.sim, what);
+    if (w->faults) {
+        w->states_before = w->m.state_count;
+        w->visible_before = visible_hash(w);
+    }
 }
 
 bool world_check(struct world *w, int engine, int model)
 {
     if (w->trace)
         fprintf(stderr, "  step %" PRIu64 " %s: %s\n", w->step, w->m.what, err_name(engine));
-    if (engine != model && !world_dead(w))
+    if (engine != model && !world_broke(w, engine) && !world_dead(w))
         world_fail(w, "the engine says %s, the model %s", err_name(engine), err_name(model));
     return engine == 0 && model == 0;
 }
@@ -106,7 +137,7 @@ void world_compare(struct world *w)
 {
     struct canon seen = {0}, expected = {0};
 
-    if (w->failed || world_dead(w))
+    if (world_over(w))
         return;
     model_visible_dump(&w->m, &expected);
     if (dump_now(w, &seen) && seen.hash != expected.hash) {
@@ -217,7 +248,7 @@ void world_recover(struct world *w)
 
 void world_settle(struct world *w)
 {
-    for (unsigned i = 0; i < WORLD_HANDLES && !w->failed && !world_dead(w); i++) {
+    for (unsigned i = 0; i < WORLD_HANDLES && !world_over(w); i++) {
         if (!w->handles[i].file)
             continue;
         world_begin(w, "close");
@@ -227,13 +258,13 @@ void world_settle(struct world *w)
         model_release(&w->m, &w->handles[i].model);
         world_check(w, err, 0);
     }
-    if (w->failed || world_dead(w))
+    if (world_over(w))
         return;
     int err = engine_sync(w->fx.engine); // and so every answer comes
 
     world_begin(w, "settling");
     world_check(w, err, 0);
-    for (unsigned i = 0; i < WORLD_ACKS && !world_dead(w); i++)
+    for (unsigned i = 0; i < WORLD_ACKS && !world_over(w); i++)
         if (w->acks[i].busy)
             world_fail(w, "an fsync has got no answer");
 }
@@ -243,11 +274,11 @@ void world_close(struct world *w)
     if (w->failed)
         return;
     world_settle(w);
-    if (w->failed || world_dead(w))
+    if (world_over(w))
         return;
     world_begin(w, "closing");
     world_check(w, fixture_close(&w->fx), 0);
-    if (world_dead(w))
+    if (world_over(w))
         return;
     world_acknowledge(w, w->m.state_count - 1);
 }
@@ -266,7 +297,7 @@ void world_reopen(struct world *w)
 
 void world_step(struct world *w)
 {
-    if (w->failed || world_dead(w))
+    if (world_over(w))
         return;
     w->step++;
     if (rng_chance(&w->r, 50))

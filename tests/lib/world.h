@@ -42,11 +42,17 @@ struct world {
     uint64_t bytes_max; // of all files, above which only small writes are made
     unsigned durable;   // percent of calls that make something durable
     bool clock_jumps;
-    bool trace;       // prints every call
-    bool ack_early;   // mutants: an fsync counts as answered when it is asked;
-    bool ack_joiners; // or with the first answer that comes after it
-    bool failed;      // something was wrong; it has been printed, and no more is done
-    char why[256];    // the first line of it
+    bool trace; // prints every call
+    // Faults are injected: a call may fail, and the work stops with the first that does.
+    bool faults;
+    bool stopped;
+    int stopped_by;          // its error
+    size_t states_before;    // the model before the last call: number of states,
+    uint64_t visible_before; // hash of what readers saw
+    bool ack_early;          // mutants: an fsync counts as answered when it is asked;
+    bool ack_joiners;        // or with the first answer that comes after it
+    bool failed;             // something was wrong; it has been printed, and no more is done
+    char why[256];           // the first line of it
     // After each call, engine and model at rest. May be NULL.
     void (*after_step)(void *arg, struct world *w);
     void *arg;
@@ -74,6 +80,10 @@ void world_settle(struct world *w);
 // ---- for world.c and world_ops.c ----
 
 bool world_dead(const struct world *w);
+// No more calls: the disk is dead, a fault has shown, or something was wrong.
+bool world_over(const struct world *w);
+// The call did not come through: the disk is dead, or `err` is what an injected fault may be.
+bool world_broke(struct world *w, int err);
 // Before each call: time and names for the messages.
 void world_begin(struct world *w, const char *what);
 // After it. True: both say that it succeeded.

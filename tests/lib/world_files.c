@@ -59,7 +59,7 @@ static bool call_create(struct world *w, struct world_handle *h, uint64_t dir, c
     do
         err = store_create(w->fx.store, how, dir, name, mode, flags, &cred, &attr, &h->file);
     while (world_again(err, &how));
-    if (err < 0 && world_dead(w)) {
+    if (world_broke(w, err)) {
         h->file = NULL;
         return false;
     }
@@ -104,7 +104,7 @@ static void call_write(struct world *w, struct world_handle *h, uint64_t off, si
     do
         err = store_write(w->fx.store, how, h->file, off, bytes, size, kill);
     while (world_again(err, &how));
-    if (err == 0 || world_dead(w))
+    if (err == 0 || world_broke(w, err))
         world_check(w, err, model_write(&w->m, &h->model, off, bytes, size, kill));
     else if (off <= (uint64_t)FILE_BYTES_MAX - size || err != -EFBIG)
         world_fail(w, "write of %zu bytes at %llu: %s", size, (unsigned long long)off,
@@ -154,7 +154,7 @@ static void do_scatter(struct world *w)
     if (!h || (h->model.flags & (O_ACCMODE | O_APPEND)) != O_RDWR ||
         pick_all_bytes(w) > w->bytes_max)
         return;
-    for (unsigned i = 0; i < 450 && !w->failed && !world_dead(w); i++)
+    for (unsigned i = 0; i < 450 && !world_over(w); i++)
         call_write(w, h, base + 2 * FILEBYTES_BLOCK * i + rng_below(&w->r, 8), FILEBYTES_BLOCK - 8);
 }
 
@@ -167,7 +167,7 @@ void world_scatter(struct world *w)
     struct model_inode *in = model_child(&w->m, INO_ROOT, name);
     bool open = in ? call_open(w, h, in->ino, O_RDWR) : call_create(w, h, INO_ROOT, name);
 
-    for (unsigned i = 0; open && i < 420 && !w->failed && !world_dead(w); i++)
+    for (unsigned i = 0; open && i < 420 && !world_over(w); i++)
         call_write(w, h, 2 * FILEBYTES_BLOCK * (uint64_t)i, 300);
 }
 
@@ -183,9 +183,9 @@ static void do_put(struct world *w)
     struct model_inode *in = model_child(&w->m, dir, name);
     bool open = in ? call_open(w, h, in->ino, O_RDWR | O_TRUNC) : call_create(w, h, dir, name);
 
-    for (unsigned i = 0; open && i < writes && !w->failed && !world_dead(w); i++)
+    for (unsigned i = 0; open && i < writes && !world_over(w); i++)
         call_write(w, h, model_size(model_inode(&w->m, h->model.ino)), pick_size(w));
-    if (h->file && !w->failed && !world_dead(w))
+    if (h->file && !world_over(w))
         call_release(w, h);
 }
 
@@ -266,7 +266,7 @@ static void do_seek(struct world *w)
     do
         err = store_seek(w->fx.store, how, in->ino, off, whence, &found);
     while (world_again(err, &how));
-    if (world_dead(w))
+    if (world_broke(w, err) || world_dead(w))
         return;
     if (off >= size) {
         world_check(w, err, -ENXIO);
@@ -316,7 +316,7 @@ static void ack_done(struct wal_waiter *waiter, int result)
             world_acknowledge(a->world, a->world->acks[i].state);
     if (result == 0)
         world_acknowledge(a->world, a->state);
-    else if (!world_dead(a->world))
+    else if (!world_broke(a->world, result))
         world_fail(a->world, "an fsync answered %s", err_name(result));
 }
 

@@ -40,7 +40,7 @@ static void do_mkdir(struct world *w)
         return;
     world_begin(w, "mkdir");
     err = store_mknod(w->fx.store, STORE_BLOCK, dir, name, mode, 0, &cred, &attr);
-    if (err < 0 && world_dead(w))
+    if (world_broke(w, err))
         return;
     world_check(w, err, model_mknod(&w->m, dir, name, mode, 0, &cred, err == 0 ? attr.ino : 0));
 }
@@ -61,7 +61,7 @@ static void do_mknod(struct world *w)
     do
         err = store_mknod(w->fx.store, how, dir, name, mode, rdev, &cred, &attr);
     while (world_again(err, &how));
-    if (err < 0 && world_dead(w))
+    if (world_broke(w, err))
         return;
     world_check(w, err, model_mknod(&w->m, dir, name, mode, rdev, &cred, err == 0 ? attr.ino : 0));
 }
@@ -80,7 +80,7 @@ static void do_symlink(struct world *w)
     target[len] = 0;
     world_begin(w, "symlink");
     err = store_symlink(w->fx.store, STORE_BLOCK, dir, name, target, &cred, &attr);
-    if (err < 0 && world_dead(w))
+    if (world_broke(w, err))
         return;
     world_check(w, err, model_symlink(&w->m, dir, name, target, &cred, err == 0 ? attr.ino : 0));
 }

@@ -41,7 +41,7 @@ static void crash(struct world *w)
         uint64_t at = sim_event_count(w->fx.sim) + rng_below(&w->r, 60);
 
         sim_crash_at(w->fx.sim, at, (enum sim_crash_mode)rng_below(&w->r, 3));
-        for (unsigned i = 0; i < 400 && !world_dead(w) && !w->failed; i++)
+        for (unsigned i = 0; i < 400 && !world_over(w); i++)
             world_step(w);
     }
     world_crash(w, kind, seed);

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT
+// Errors of the disk at every call: what fails is told to somebody, and what was acknowledged
+// stays.
+//
+//   one fault     the n-th call of a kind fails, once or from then on; n rises until nothing fails
+//   any more the call      either did not happen or happened whole afterwards    where the log, its
+//   data or a checkpoint failed, no later fsync answers with success, and nothing changes;
+//                 else everything goes on
+//   and then      a kill or a power cut; recovery finds a state from the last acknowledged one on,
+//   which survives another power cut
+//
+//   SEED=n  RUNS=n  how many kinds of work;  RUNS=all  every n of every fault
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+// cmocka wants the headers above first.
+#include <cmocka.h>
+
+#include "base/err.h"
+#include "tests/lib/world.h"
+
+struct kind {
+    const char *name;
+    uint32_t calls;
+    const char *path; // NULL: any
+    enum sim_fault_effect effect;
+    int error;
+};
+
+#define DURABLE_WRITES (SIM_BIT(SIM_START_WRITE) | SIM_BIT(SIM_DONE_WRITE))
+#define ALL_SYNCS      (SIM_BIT(SIM_SYNC) | SIM_BIT(SIM_START_SYNC) | SIM_BIT(SIM_DONE_SYNC))
+
+static const struct kind kinds[] = {
+    {"read fails", SIM_BIT(SIM_READ), NULL, SIM_FAULT_FAIL, -EIO},
+    {"write fails", SIM_BIT(SIM_WRITE), NULL, SIM_FAULT_FAIL, -EIO},
+    {"write is cut short", SIM_BIT(SIM_WRITE), NULL, SIM_FAULT_PARTIAL, -EIO},
+    {"write finds no space", SIM_BIT(SIM_WRITE), NULL, SIM_FAULT_PARTIAL, -ENOSPC},
+    {"allocation finds no space", SIM_BIT(SIM_ALLOCATE), NULL, SIM_FAULT_FAIL, -ENOSPC},
+    {"allocation fails", SIM_BIT(SIM_ALLOCATE), NULL, SIM_FAULT_PARTIAL, -EIO},
+    {"sync fails", ALL_SYNCS, NULL, SIM_FAULT_FAIL, -EIO},
+    {"sync fails and the cache looks clean", ALL_SYNCS, NULL, SIM_FAULT_LOST, -EIO},
+    {"sync works and says no", ALL_SYNCS, NULL, SIM_FAULT_AFTER, -EIO},
+    {"log write fails", DURABLE_WRITES, "wal/*", SIM_FAULT_FAIL, -EIO},
+    {"log write is cut short", DURABLE_WRITES, "wal/*", SIM_FAULT_PARTIAL, -EIO},
+    {"log write finds no space", DURABLE_WRITES, "wal/*", SIM_FAULT_PARTIAL, -ENOSPC},
+    {"log write fails and looks done", DURABLE_WRITES, "wal/*", SIM_FAULT_LOST, -EIO},
+    {"log write works and says no", DURABLE_WRITES, "wal/*", SIM_FAULT_AFTER, -EIO},
+    {"superblock write is cut short", SIM_BIT(SIM_WRITE), "superblock*", SIM_FAULT_PARTIAL, -EIO},
+    {"superblock write works and says no", SIM_BIT(SIM_WRITE), "superblock*", SIM_FAULT_AFTER,
+     -EIO},
+    {"superblock sync fails", SIM_BIT(SIM_SYNC), "superblock*", SIM_FAULT_LOST, -EIO},
+    {"creation of a file fails", SIM_BIT(SIM_CREATE), NULL, SIM_FAULT_FAIL, -EIO},
+    {"creation of a file finds no space", SIM_BIT(SIM_CREATE), NULL, SIM_FAULT_FAIL, -ENOSPC},
+    {"rename fails", SIM_BIT(SIM_RENAME), NULL, SIM_FAULT_FAIL, -EIO},
+    {"rename works and says no", SIM_BIT(SIM_RENAME), NULL, SIM_FAULT_AFTER, -EIO},
+    {"removal fails", SIM_BIT(SIM_UNLINK), NULL, SIM_FAULT_FAIL, -EIO},
+    {"directory sync fails", SIM_BIT(SIM_SYNC_DIR), NULL, SIM_FAULT_LOST, -EIO},
+    {"opening fails", SIM_BIT(SIM_OPEN), NULL, SIM_FAULT_FAIL, -EIO},
+    {"no permission", SIM_BIT(SIM_OPEN) | SIM_BIT(SIM_CREATE), NULL, SIM_FAULT_FAIL, -EACCES},
+    {"size fails", SIM_BIT(SIM_SIZE), NULL, SIM_FAULT_FAIL, -EIO},
+    {"listing fails", SIM_BIT(SIM_LIST), NULL, SIM_FAULT_FAIL, -EIO},
+    {"room cannot be asked for", SIM_BIT(SIM_SPACE), NULL, SIM_FAULT_FAIL, -EIO},
+};
+
+struct counts {
+    uint64_t hits, surfaced, failed_stores;
+};
+
+// ---- after the fault ----
+
+// Nothing is promised any more, and nothing changes, until the store is opened anew.
+static void check_failed(struct world *w)
+{
+    struct store_attr attr;
+    const struct store_cred cred = {0};
+
+    (void)!wal_pump(engine_wal(w->fx.engine),
+                    false); // the store hears of a failure of the log here
+    for (unsigned i = 0; i < 3; i++) {
+        if (fixture_sync(&w->fx) >= 0)
+            world_fail(w, "sync succeeds on a failed store");
+        if (fixture_fsync(&w->fx, INO_ROOT) >= 0)
+            world_fail(w, "fsync succeeds on a failed store");
+        for (unsigned k = 0; k < WORLD_HANDLES; k++)
+            if (w->handles[k].file && fixture_fsync(&w->fx, w->handles[k].model.ino) >= 0)
+                world_fail(w, "fsync of a file succeeds on a failed store");
+        if (engine_checkpoint(w->fx.engine) >= 0)
+            world_fail(w, "a checkpoint succeeds on a failed store");
+        int err = store_mknod(w->fx.store, STORE_BLOCK, INO_ROOT, "after the failure", 040755, 0,
+                              &cred, &attr);
+
+        if (err_to_errno(err) != EROFS)
+            world_fail(w, "mkdir on a failed store: %s", err_name(err));
+        engine_tick(w->fx.engine);
+    }
+}
+
+// The store lives: all that is history now can be made durable.
+static void check_alive(struct world *w, size_t certain)
+{
+    int err = fixture_sync(&w->fx);
+
+    if (err < 0)
+        world_fail(w, "the store has not failed, but sync says %s", err_name(err));
+    else
+        world_acknowledge(w, certain);
+    err = engine_checkpoint(w->fx.engine);
+    if (err < 0)
+        world_fail(w, "the store has not failed, but a checkpoint says %s", err_name(err));
+}
+
+// A call that failed did not happen, or happened whole. A close that failed has dropped what was
+// written, and said so.
+static void check_visible(struct world *w)
+{
+    char where[CANON_WHERE_BYTES];
+    struct canon seen = {0}, after = {0};
+    int err = canon_store(w->fx.store, &seen, where);
+
+    model_visible_dump(&w->m, &after);
+    if (err < 0) {
+        world_fail(w, "after the fault the tree cannot be read: %s", where);
+    } else if (strcmp(w->m.what, "close") != 0 && seen.hash != w->visible_before &&
+               seen.hash != after.hash) {
+        world_fail(w, "the call that failed has had half an effect");
+        canon_diff(&after, "after it", &seen, "seen", 10, stderr);
+    }
+    canon_free(&seen);
+    canon_free(&after);
+}
+
+static void check_after_fault(struct world *w, struct counts *n)
+{
+    struct store_status st;
+
+    if (w->failed || !w->fx.engine)
+        return;
+    if (w->stopped)
+        check_visible(w);
+    store_get_status(w->fx.store, &st);
+    if (st.failed || st.wal.failed) {
+        n->failed_stores++;
+        check_failed(w);
+    } else {
+        check_alive(w, (w->stopped ? w->states_before : w->m.state_count) - 1);
+    }
+}
+
+// ---- one run ----
+
+static void recover_twice(struct world *w, enum crash_kind kind)
+{
+    uint64_t hash;
+
+    world_crash(w, kind, w->seed);
+    world_recover(w);
+    if (w->failed)
+        return;
+    hash = w->m.hash;
+    world_crash(w, CRASH_DROP_ALL, 0); // what recovery has shown must not depend on the page cache
+    world_recover(w);
+    if (!w->failed && w->m.hash != hash)
+        world_fail(w, "what a recovery has shown is gone after a power cut");
+    char text[600];
+
+    if (!w->failed) {
+        world_crash(w, CRASH_DROP_ALL, 0);
+        if (verify_text(w->fx.sim, text, sizeof(text)) != 0)
+            world_fail(w, "verification finds: %.500s", text);
+    }
+}
+
+static void work(struct world *w)
+{
+    for (unsigned round = 0; round < 4 && !world_over(w); round++) {
+        for (unsigned i = 0; i < 40 && !world_over(w); i++)
+            world_step(w);
+        if (round == 1 && !world_over(w))
+            world_scatter(w);
+        if (round >= 1 && !world_over(w))
+            world_checkpoint(w);
+        if (round == 2 && !world_over(w)) {
+            world_close(w);
+            if (!world_over(w) && !w->fx.engine) {
+                int err = fixture_open(&w->fx);
+
+                if (err < 0)
+                    w->stopped = true; // refused: nothing is open, and nothing lost
+            }
+        }
+    }
+    if (!world_over(w) && w->fx.engine)
+        world_close(w);
+}
+
+// True when the fault acted.
+static bool run(const struct kind *kind, uint64_t seed, uint64_t skip, uint64_t times,
+                struct counts *n, bool *ret_failed)
+{
+    struct sim_fault fault = {.calls = kind->calls,
+                              .path = kind->path,
+                              .skip = skip,
+                              .times = times,
+                              .effect = kind->effect,
+                              .error = kind->error};
+    struct world w;
+
+    world_init(&w, seed);
+    w.durable = 15;
+    w.names = 20;
+    w.bytes_max = UINT64_C(1) << 20;
+    w.faults = true;
+    unsigned number = sim_fault_add(w.fx.sim, &fault);
+
+    work(&w);
+    bool hit = sim_fault_hits(w.fx.sim, number) > 0;
+
+    if (hit && times == SIM_FOREVER && w.fx.engine &&
+        skip % 2) // also while the disk goes on failing
+        (void)!fixture_sync(&w.fx);
+    sim_faults_clear(w.fx.sim);
+    n->hits += hit;
+    n->surfaced += hit && w.stopped;
+    check_after_fault(&w, n);
+    if (!w.failed)
+        recover_twice(&w, (enum crash_kind)(skip % CRASH_KIND_COUNT));
+    if (w.failed)
+        fprintf(stderr, "fault: %s, after %llu of them, %s\n", kind->name, (unsigned long long)skip,
+                times == 1 ? "once" : "from then on");
+    *ret_failed = w.failed;
+    world_free(&w);
+    return hit;
+}
+
+static bool fault_of_kind(const struct kind *kind, uint64_t seed, uint64_t times, bool all)
+{
+    struct rng r = {rng_mix(seed, times)};
+    struct counts n = {0};
+    bool failed = false, hit = true;
+    uint64_t skip = 0, runs = 0;
+
+    for (; hit && !failed; runs++) {
+        hit = run(kind, seed, skip, times, &n, &failed);
+        skip += all || skip < 6 ? 1 : 1 + rng_below(&r, skip / 5);
+    }
+    printf("  %-36s %-12s %5llu runs, %5llu hits, %5llu calls failed, %5llu stores failed\n",
+           kind->name, times == 1 ? "once" : "from then on", (unsigned long long)runs,
+           (unsigned long long)n.hits, (unsigned long long)n.surfaced,
+           (unsigned long long)n.failed_stores);
+    return failed;
+}
+
+static void test_errors_of_the_disk_are_told_and_lose_nothing(void **state)
+{
+    uint64_t seed = env_number("SEED", 1), runs = env_number("RUNS", 1);
+    bool all = runs == 0;
+
+    (void)state;
+    for (uint64_t k = 0; k < (all ? 1 : runs); k++)
+        for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+            for (unsigned f = 0; f < 2; f++)
+                if (fault_of_kind(&kinds[i], seed + k, f ? SIM_FOREVER : 1, all))
+                    fail_msg("repeat with SEED=%llu", (unsigned long long)(seed + k));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_errors_of_the_disk_are_told_and_lose_nothing),
+    };
+
+    return cmocka_run_group_tests_name("faults", tests, NULL, NULL);
+}
