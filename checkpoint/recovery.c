@@ -209,17 +209,62 @@ static int sync_segment(struct io *io, uint64_t segment, uint64_t bytes)
     return err;
 }
 
-// r2. The standby segments of the old epoch will do where they are whole: nothing of theirs will be
-// read, and a host without room can be mounted. Otherwise new ones are made above every number
-// seen; what is there stays, since until r3 is published the old epoch's log still needs its
-// successor.
+struct lowest { // the smallest number of a segment between two bounds
+    uint64_t above, below, found;
+};
+
+static int note_lowest(void *arg, const char *name)
+{
+    struct lowest *l = arg;
+    uint64_t segment;
+
+    if (wal_segment_number(name, &segment) && segment > l->above && segment < l->below &&
+        (l->found == 0 || segment < l->found))
+        l->found = segment;
+    return 0;
+}
+
+// A segment that lies wholly before the cut becomes segment `number`: no log looks at it any more,
+// and r1 has left no superblock that does. -ENOENT: there is none.
+static int recycle_segment(struct recovery *r, struct io *io, uint64_t number)
+{
+    const struct wal_start *old = &r->x.sb->log;
+    struct lowest l = {.below = old->log_segment};
+    char from[32], to[32];
+
+    for (;;) {
+        l.found = 0;
+        int err = io->ops->list(io, "wal", note_lowest, &l);
+        if (err == 0 && l.found == 0)
+            err = -ENOENT;
+        if (err < 0)
+            return err;
+        err = sync_segment(io, l.found, old->segment_bytes);
+        if (err == 0)
+            break;
+        if (err != -AF_E_IO_SHORT)
+            return err;
+        l.above = l.found;
+    }
+    wal_segment_path(l.found, from);
+    wal_segment_path(number, to);
+    return io->ops->rename(io, from, to);
+}
+
+// r2. The standby segments of the old epoch will do where they are whole, and old ones in the place
+// of those that are not: nothing of theirs will be read, and a host without room can be mounted.
+// Otherwise new ones are made above every number seen; what is there stays, since until r3 is
+// published the old epoch's log still needs its successor.
 static int prepare_segments(struct recovery *r, struct checkpoint *c)
 {
     struct wal_start *start = &c->start;
-    int err = sync_segment(c->io, start->log_segment, start->segment_bytes);
+    int err = 0;
 
-    if (err == 0)
-        err = sync_segment(c->io, start->log_segment + 1, start->segment_bytes);
+    for (uint64_t i = 0; i < 2 && err == 0; i++) {
+        err = sync_segment(c->io, start->log_segment + i, start->segment_bytes);
+        if (err == -ENOENT || err == -AF_E_IO_SHORT)
+            err = recycle_segment(r, c->io, start->log_segment + i);
+    }
     if (err == 0)
         return c->io->ops->sync_dir(c->io, "wal");
     if (err != -ENOENT && err != -AF_E_IO_SHORT)

@@ -18,6 +18,7 @@ static int tree_miss(struct fault *f, const struct blkref *ref, unsigned level)
         f->bad.generation == ref->generation)
         return f->bad_error;
     f->kind = FAULT_NODE;
+    f->ahead_count = 0;
     f->ref = *ref;
     f->level = level;
     return -AF_E_FAULT;
@@ -100,6 +101,23 @@ int tree_get(struct tree *t, const struct tree_root *root, struct fault *f, stru
     return 0;
 }
 
+// Notes the leaves behind the missing one that still lie in the range of the walk.
+static void note_ahead(struct tree *t, struct fault *f, const struct tree_path *p, const struct key *last)
+{
+    const uint8_t *parent = p->block[1]->bytes;
+
+    f->ahead_count = 0;
+    for (unsigned i = p->index[1] + 1; i < node_count(parent) && f->ahead_count < FAULT_AHEAD_MAX; i++) {
+        struct key bound = node_key(parent, i);
+        struct blkref ref = node_child(parent, i);
+
+        if (key_compare(&bound, last) > 0)
+            return;
+        if (ref.checksum != 0 && !cache_lookup(t->cache, ref.address))
+            f->ahead[f->ahead_count++] = ref;
+    }
+}
+
 int tree_next(struct tree *t, const struct tree_root *root, struct fault *f, struct key first,
               struct key last, struct key *ret_key, const void **ret_value, size_t *ret_len)
 {
@@ -121,6 +139,8 @@ int tree_next(struct tree *t, const struct tree_root *root, struct fault *f, str
         if (key_compare(&bound, &last) > 0)
             return -ENOENT;
         r = tree_follow(t, f, level, NULL, false, &p);
+        if (r == -AF_E_FAULT && f->kind == FAULT_NODE && f->level == 0)
+            note_ahead(t, f, &p, &last);
         if (r < 0)
             return r;
         index = 0;

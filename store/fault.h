@@ -21,6 +21,8 @@ struct blkref {
     uint64_t generation;
 };
 
+#define FAULT_AHEAD_MAX 64
+
 enum fault_kind {
     FAULT_NONE,
     FAULT_NODE,       // tree node `ref` of `level`
@@ -43,9 +45,14 @@ struct fault {
     struct block **pins; // pinned by the resolver, unpinned by fault_end()
     unsigned pin_count, pin_cap;
     unsigned rounds;     // how often it was resolved
+    bool urgent;         // space_reserve() may take from the reserve: a truncation gives space back
     bool refilled;       // FAULT_LOG: segments were made and the log flushed, it was not that
     bool reaping;        // the caller frees what others wait for
     unsigned waits;      // how often it has waited for space; space_prepare() gives up at a bound
+    // Leaves that a walk over a range will want next: read along with `ref`, so that a long walk over cold leaves does not start
+    // over for each of them. A hint: they are not pinned, and a failure shows when one is asked for.
+    unsigned ahead_count;
+    struct blkref ahead[FAULT_AHEAD_MAX];
 };
 
 #endif

@@ -37,8 +37,10 @@ static int truncate_locked(struct store *s, struct fault *f, struct oinode *oi, 
 
     if (err == 0)
         err = pending_begin(s, oi, &in);
-    if (err == 0)
+    if (err == 0) {
+        f->urgent = size < in.size;
         err = pending_truncate(s, f, oi, &in, size);
+    }
     if (err == 0)
         pending_touch(s, oi);
     return err;

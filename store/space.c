@@ -344,7 +344,7 @@ int space_prepare(struct space *sp, struct fault *f, uint64_t blocks, uint64_t f
 
 int space_reserve(struct space *sp, struct fault *f, uint64_t blocks)
 {
-    int r = check_space(sp, f, blocks, 0, false);
+    int r = check_space(sp, f, blocks, 0, f->urgent);
     if (r == 0)
         sp->reserved += blocks;
     return r;

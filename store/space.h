@@ -82,7 +82,7 @@ uint64_t space_alloc(struct space *sp, uint64_t want, uint64_t hint, uint64_t *r
 void space_log_alloc(struct space *sp, uint64_t address, uint64_t count);
 void space_free(struct space *sp, uint64_t address, uint64_t count);
 void space_release(struct space *sp, uint64_t address, uint64_t count);
-// Promises. 0, -AF_E_FAULT, -ENOSPC.
+// Promises; with f->urgent from the reserve too. 0, -AF_E_FAULT, -ENOSPC.
 int space_reserve(struct space *sp, struct fault *f, uint64_t blocks) AF_NODISCARD;
 void space_unreserve(struct space *sp, uint64_t blocks);
 // Size of the reserve at the present capacity: a sixteenth of what the store can become, at least

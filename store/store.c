@@ -3,6 +3,7 @@
 
 #include "store/store.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,7 +92,7 @@ bool store_needs_checkpoint(struct store *s)
 
 void fault_begin(struct fault *f)
 {
-    memset(f, 0, sizeof(*f));
+    memset(f, 0, offsetof(struct fault, ahead));
 }
 
 static void fault_end(struct store *s, struct fault *f)
@@ -135,6 +136,24 @@ static int fault_pin(struct store *s, struct fault *f, enum block_kind kind, uin
     return b ? 0 : -ENOMEM;
 }
 
+// What does not come, or is not what it should be, is left to whoever asks for it by name.
+static void fault_read_ahead(struct store *s, struct fault *f)
+{
+    for (unsigned i = 0; i < f->ahead_count; i++) {
+        uint8_t *bytes = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+
+        if (!bytes || io_pread(s->config.data, bytes, BLOCK_BYTES, f->ahead[i].address * BLOCK_BYTES) < 0 ||
+            node_validate(bytes, &f->ahead[i], 0, s->tree.uuid) < 0) {
+            free(bytes);
+            continue;
+        }
+        store_lock(s);
+        (void)cache_insert(&s->cache, &f->ahead[i], BLOCK_NODE, 0, bytes); // without memory it is not kept
+        store_unlock(s);
+    }
+    f->ahead_count = 0;
+}
+
 // Reads the block that was missed. A failure of the block is noted in the fault: it counts if it is asked for again.
 static int fault_read(struct store *s, struct fault *f)
 {
@@ -154,7 +173,10 @@ static int fault_read(struct store *s, struct fault *f)
         f->bad_error = err;
         return 0;
     }
-    return fault_pin(s, f, f->kind == FAULT_NODE ? BLOCK_NODE : BLOCK_DATA, bytes);
+    err = fault_pin(s, f, f->kind == FAULT_NODE ? BLOCK_NODE : BLOCK_DATA, bytes);
+    if (err == 0 && f->kind == FAULT_NODE && f->ahead_count > 0)
+        fault_read_ahead(s, f);
+    return err;
 }
 
 static int fault_wait(struct store *s, struct fault *f)
