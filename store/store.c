@@ -191,8 +191,8 @@ static int fault_wait(struct store *s, struct fault *f)
         if (err == 0)
             err = wal_wait(s->wal, wal_appended_lsn(s->wal));
         f->refilled = true;
-        if (err != -ENOSPC)
-            return err;
+        if (err == 0 || err == -AF_E_LOG_FAILED)
+            return err; // other errors: no segment can be made now, so a checkpoint has to recycle some
     }
     f->refilled = false;
     return s->config.make_room ? s->config.make_room(s->config.arg) : -ENOSPC;

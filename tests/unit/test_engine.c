@@ -391,7 +391,8 @@ static void test_rotten_newest_slot_of_a_trimmed_log_is_refused(void **state)
     wal_segment_path(slots.sb[1 - slots.chosen].log.log_segment, path);
     uint64_t off = (uint64_t)slots.chosen * SUPERBLOCK_SLOT_BYTES;
     superblock_slots_free(&slots);
-    assert_int_equal(sim_remove_raw(w->sim, path), 0);
+    int r = sim_remove_raw(w->sim, path); // recycled already, it may be
+    assert_true(r == 0 || r == -ENOENT);
     assert_int_equal(sim_flip_bits(w->sim, "superblock", off + 200, 1), 0);
     must_refuse(w, -AF_E_SB_STALE, "superblock");
     world_destroy(w);
