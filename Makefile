@@ -32,10 +32,15 @@ else ifeq ($(VARIANT),clang)
 CC := clang
 # clang's -Wconversion includes one that takes "text" in a condition, as in AF_ASSERT(!"text"), amiss.
 VARIANT_FLAGS := -Wno-string-conversion
+else ifeq ($(VARIANT),fuzz)
+# libFuzzer comes with clang; its main() is linked into the fuzz targets only.
+CC := clang-14
+VARIANT_FLAGS := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer -Wno-string-conversion
 else ifeq ($(VARIANT),obj)
 VARIANT_FLAGS :=
 else
-$(error VARIANT is one of obj, asan, tsan, clang)
+$(error VARIANT is one of obj, asan, tsan, clang, fuzz)
 endif
 
 OUT := build/$(VARIANT)
@@ -86,6 +91,10 @@ MODEL_TESTS := $(sort $(wildcard tests/model/test_*.c))
 CRASH_TESTS := $(sort $(wildcard tests/crash/test_*.c))
 MOUNT_TESTS := $(sort $(wildcard tests/mount/test_*.sh))
 BENCH_SOURCES := $(sort $(wildcard tests/bench/*.c))
+POWERCUT_SOURCES := $(sort $(wildcard tests/powercut/*.c))
+FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_HELP := tests/fuzz/mutate.c
+GOLDEN_SOURCES := tests/golden/make_golden.c
 TEST_SOURCES := $(UNIT_TESTS) $(MODEL_TESTS) $(CRASH_TESTS)
 
 objects = $(patsubst %.c,$(OUT)/%.o,$(1))
@@ -102,14 +111,16 @@ BINARIES := $(if $(wildcard mountutil/mount_main.c),$(BIN)/aerofs-mount) \
 	$(if $(wildcard mountutil/aerofs_main.c),$(BIN)/aerofs)
 TEST_PROGRAMS := $(call programs,$(TEST_SOURCES))
 BENCH_PROGRAMS := $(call programs,$(BENCH_SOURCES))
+POWERCUT := $(if $(POWERCUT_SOURCES),$(BIN)/powercut-mount)
 
-.PHONY: all libs programs deps deps-test deps-lint run test check check-asan check-tsan check-clang check-crash \
-	check-one bench lint format install uninstall clean help FORCE
+.PHONY: all libs programs powercut deps deps-test deps-fuzz deps-lint run test check check-asan check-tsan check-clang check-crash \
+	check-one fuzz fuzz-smoke fuzz-run golden bench lint format install uninstall clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
 all: $(BINARIES)
+powercut: $(POWERCUT)
 libs: $(foreach f,$(FLOORS),$(OUT)/lib$(f).a)
 programs: $(TEST_PROGRAMS)
 
@@ -143,6 +154,11 @@ $(BIN)/aerofs-mount: $(OUT)/mountutil/mount_main.o $(libs_mountutil)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(AF_LDFLAGS) -o $@ $^ $(FUSE_LIBS) $(BASE_LIBS)
 
+# A disk with a volatile cache behind a real mount, for tests/mount/test_torture.sh; never installed.
+$(BIN)/powercut-mount: $(call objects,$(POWERCUT_SOURCES)) $(libs_mountutil)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(AF_LDFLAGS) -o $@ $^ $(FUSE_LIBS) $(BASE_LIBS)
+
 # scripts/test-floors prints NAME.c:FLOOR for each test: the highest floor whose headers it includes.
 define test_program
 $(OUT)/$(1): $(OUT)/$(1).o $(OUT)/libtests.a $(libs_$(2))
@@ -150,8 +166,15 @@ $(OUT)/$(1): $(OUT)/$(1).o $(OUT)/libtests.a $(libs_$(2))
 	$$(Q)$$(CC) $$(AF_LDFLAGS) -o $$@ $(OUT)/$(1).o -Wl,--start-group $(OUT)/libtests.a $(libs_$(2)) \
 		-Wl,--end-group $(if $(filter fs mountutil,$(2)),$$(FUSE_LIBS)) $$(TEST_LIBS) $$(BASE_LIBS)
 endef
-TEST_FLOORS := $(if $(TEST_SOURCES)$(BENCH_SOURCES),$(shell scripts/test-floors $(TEST_SOURCES) $(BENCH_SOURCES)))
+OTHER_SOURCES := $(BENCH_SOURCES) $(GOLDEN_SOURCES)
+TEST_FLOORS := $(if $(TEST_SOURCES)$(OTHER_SOURCES),$(shell scripts/test-floors $(TEST_SOURCES) $(OTHER_SOURCES)))
 $(foreach t,$(TEST_FLOORS),$(eval $(call test_program,$(basename $(firstword $(subst :, ,$(t)))),$(lastword $(subst :, ,$(t))))))
+
+# Only in VARIANT=fuzz, whose clang brings libFuzzer.
+$(call programs,$(FUZZ_SOURCES)): %: %.o $(call objects,$(FUZZ_HELP)) $(OUT)/libtests.a $(libs_checkpoint)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(AF_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(call objects,$(FUZZ_HELP)) -Wl,--start-group \
+		$(OUT)/libtests.a $(libs_checkpoint) -Wl,--end-group $(TEST_LIBS) $(BASE_LIBS)
 
 # ---- packages ----
 
@@ -160,6 +183,8 @@ deps:
 	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps build)
 deps-test: | deps
 	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps test)
+deps-fuzz: | deps
+	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps fuzz)
 deps-lint: | deps
 	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps lint)
 
@@ -174,9 +199,10 @@ bench: all $(BENCH_PROGRAMS)
 
 # ---- test it ----
 
-RUN_TESTS = AEROFS=$(CURDIR)/$(BIN)/aerofs AEROFS_MOUNT=$(CURDIR)/$(BIN)/aerofs-mount tests/run --build $(OUT)
+RUN_TESTS = AEROFS=$(CURDIR)/$(BIN)/aerofs AEROFS_MOUNT=$(CURDIR)/$(BIN)/aerofs-mount \
+	AEROFS_POWERCUT=$(CURDIR)/$(BIN)/powercut-mount tests/run --build $(OUT)
 
-test: all programs deps-test
+test: all programs powercut deps-test
 	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS) $(MOUNT_TESTS)
 
 # Everything that needs no mount.
@@ -196,8 +222,18 @@ check-crash: $(call programs,$(MODEL_TESTS) $(CRASH_TESTS))
 		--output $(if $(T),$(OUT)/$(T),$(call programs,$(MODEL_TESTS) $(CRASH_TESTS)))
 
 # One test with its output: make check-one T=tests/unit/test_wal
-check-one: $(if $(filter %.sh,$(T)),all,$(OUT)/$(T))
+check-one: $(if $(filter %.sh,$(T)),all powercut,$(OUT)/$(T))
 	$(Q)$(RUN_TESTS) --output $(if $(filter %.sh,$(T)),$(T),$(OUT)/$(T))
+
+# Every fuzz target for FUZZ_SECONDS; what it finds lies in build/fuzz/findings. One alone: T=tests/fuzz/fuzz_X
+fuzz fuzz-smoke: deps-fuzz
+	+$(Q)$(MAKE) VARIANT=fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),$(if $(filter fuzz,$@),600,5)) fuzz-run
+fuzz-run: $(if $(T),$(OUT)/$(T),$(call programs,$(FUZZ_SOURCES)))
+	$(Q)tests/fuzz/run --seconds $(or $(FUZZ_SECONDS),5) $^
+
+# The images of this format version anew, into tests/golden (only when the version changes).
+golden: $(call programs,$(GOLDEN_SOURCES))
+	$(Q)$< tests/golden
 
 lint: libs $(OUT)/libtests.a deps-lint
 	$(Q)CC='$(CC)' scripts/lint
@@ -229,10 +265,11 @@ help:
 	  'make check        the tests that need no mount; check-asan, check-tsan, check-clang: in other builds' \
 	  'make check-crash  the model and crash tests: RUNS=rounds SEED=first [T=tests/crash/test_X]' \
 	  'make check-one    one test with its output: T=tests/unit/test_X or T=tests/mount/test_X.sh' \
+	  'make fuzz-smoke   every fuzz target for a few seconds; make fuzz: FUZZ_SECONDS= each [T=tests/fuzz/fuzz_X]' \
 	  'make bench        measure against the file system of this machine' \
 	  'make lint         style, include rules, static analysis;  make format: clang-format everything' \
 	  'make install      PREFIX=/usr/local DESTDIR=;  make uninstall' \
 	  'make clean        remove build/' \
-	  'V=1 shows commands, WERROR=1 makes warnings errors, DEPS=no installs no packages, VARIANT=obj|asan|tsan|clang'
+	  'V=1 shows commands, WERROR=1 makes warnings errors, DEPS=no installs no packages, VARIANT=obj|asan|tsan|clang|fuzz'
 
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

@@ -7,7 +7,8 @@
 #include "mountutil/cmd.h"
 #include "mountutil/exit_code.h"
 
-static const struct command *const commands[] = {&cmd_status, &cmd_check, &cmd_log, &cmd_dump};
+static const struct command *const commands[] = {&cmd_status, &cmd_check, &cmd_log, &cmd_dump,
+                                               &cmd_torture};
 
 static void print_usage(FILE *out)
 {

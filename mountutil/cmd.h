@@ -23,6 +23,7 @@ extern const struct command cmd_status;
 extern const struct command cmd_check;
 extern const struct command cmd_log;
 extern const struct command cmd_dump;
+extern const struct command cmd_torture;
 
 // ---- arguments ----
 

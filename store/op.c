@@ -233,7 +233,9 @@ static void get_inode(struct reader *r, struct inode *ret)
 {
     const uint8_t *bytes = reader_take(r, sizeof(struct inode_disk));
 
-    if (bytes && inode_decode(bytes, sizeof(struct inode_disk), ret) < 0)
+    // What put_inode() leaves out must be zero: replay would not use it.
+    if (bytes && (inode_decode(bytes, sizeof(struct inode_disk), ret) < 0 || ret->content_lsn != 0 ||
+                  ret->attr_lsn != 0 || ret->listing_lsn != 0 || ret->blocks != 0))
         r->failed = true;
 }
 

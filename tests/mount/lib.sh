@@ -111,11 +111,12 @@ note_daemon() { # STORE
     DAEMONS+=("$DAEMON")
 }
 
-# start [OPTION…]: mounts $STORE at $MNT; makes the store when there is none.
+# start [OPTION…]: mounts $STORE at $MNT, with START_OPTIONS as well; makes the store when there is none.
+START_OPTIONS=()
 start() {
     local create=()
     [ -e "$STORE/superblock" ] || create=(--create)
-    limited "$AEROFS_MOUNT" "${create[@]}" "$@" "$STORE" "$MNT" >"$TEST_DIR/mount.out" 2>"$TEST_DIR/mount.err" ||
+    limited "$AEROFS_MOUNT" "${create[@]}" "${START_OPTIONS[@]}" "$@" "$STORE" "$MNT" >"$TEST_DIR/mount.out" 2>"$TEST_DIR/mount.err" ||
         fail "aerofs-mount $* failed with $?: $(cat "$TEST_DIR/mount.out" "$TEST_DIR/mount.err")"
     note_daemon "$STORE"
 }
