@@ -17,7 +17,7 @@ struct buf {
 };
 
 void buf_init(struct buf *b);
-void buf_free(struct buf *b); // accepts a zeroed one; leaves it empty
+void buf_free(struct buf *b);  // accepts a zeroed one; leaves it empty
 void buf_reset(struct buf *b); // len = 0, memory kept
 // Appends `len` bytes and returns where they are (NULL when out of memory).
 uint8_t *buf_extend(struct buf *b, size_t len);

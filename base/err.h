@@ -10,6 +10,7 @@
 
 #define AF_E_FIRST 5000
 
+// clang-format off
 //      name                    errno      text
 #define AF_ERRORS(X)                                                                               \
     X(AF_E_FAULT,               EIO,       "a block must be read first (internal)")                \
@@ -46,12 +47,14 @@
     X(AF_E_REPLAY,              EIO,       "a log record does not fit the tree that it is replayed on") \
     X(AF_E_NEEDS_RECOVERY,      EROFS,     "the store needs recovery and the disk is read-only")
 
+// clang-format on
+
 enum af_error {
     AF_E_BEFORE_FIRST = AF_E_FIRST - 1,
 #define X(name, err, text) name,
     AF_ERRORS(X)
 #undef X
-    AF_E_END
+        AF_E_END
 };
 
 // The errno (positive) that stands for `code` (0, -errno or -AF_E_…); 0 for 0.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // The disk as the engine sees it: a directory of files, reached through a table of functions. Two
-// back ends are real (io_plain.c: system calls and one helper thread; io_uring.c: io_uring for the log)
-// and one is simulated (tests/sim). Everything that touches the disk goes through here, so every call
-// is a point where a test can crash or fail.
+// back ends are real (io_plain.c: system calls and one helper thread; io_uring.c: io_uring for the
+// log) and one is simulated (tests/sim). Everything that touches the disk goes through here, so
+// every call is a point where a test can crash or fail.
 //
-// Paths are relative to the store directory ("data", "wal/0000000000000001.seg"). All calls return 0 or
-// -errno / -AF_E_…; reads and writes are all or error: a short read is -AF_E_IO_SHORT, a short write is
-// continued by the back end only where nothing was reported failed, and EINTR is repeated (it says that
-// nothing happened). No other failure is retried.
+// Paths are relative to the store directory ("data", "wal/0000000000000001.seg"). All calls return
+// 0 or -errno / -AF_E_…; reads and writes are all or error: a short read is -AF_E_IO_SHORT, a short
+// write is continued by the back end only where nothing was reported failed, and EINTR is repeated
+// (it says that nothing happened). No other failure is retried.
 //
 // Threading: every call may come from any thread. io_start() and io_reap() say more.
 #ifndef AF_BASE_IO_H
@@ -33,8 +33,8 @@ enum {
     IO_WRITE = 1,     // read and write
     IO_CREATE = 2,    // create when absent (mode 0600)
     IO_EXCLUSIVE = 4, // with IO_CREATE: fail with -EEXIST when there
-    IO_LOG = 8,       // written by io_start(IO_OP_WRITE_DURABLE) with aligned buffers; may be O_DIRECT;
-                      // pwritev takes offsets and total lengths that are multiples of 4096 only
+    IO_LOG = 8, // written by io_start(IO_OP_WRITE_DURABLE) with aligned buffers; may be O_DIRECT;
+                // pwritev takes offsets and total lengths that are multiples of 4096 only
 };
 
 enum io_op_kind {
@@ -42,7 +42,8 @@ enum io_op_kind {
     IO_OP_SYNC,          // done means: everything written to the file before the start is durable
 };
 
-// An asynchronous operation; the caller owns it and leaves it and the buffer alone until `done` ran.
+// An asynchronous operation; the caller owns it and leaves it and the buffer alone until `done`
+// ran.
 struct io_async {
     enum io_op_kind kind;
     struct io_file *file;
@@ -67,39 +68,44 @@ struct io_ops {
     void (*close)(struct io_file *f); // accepts NULL
     int (*pread)(struct io_file *f, void *bytes, size_t len, uint64_t off);
     int (*pwritev)(struct io_file *f, const struct iovec *iov, int iov_count, uint64_t off);
-    int (*sync)(struct io_file *f);                              // as fdatasync(2)
-    int (*start_writeback)(struct io_file *f, uint64_t off, uint64_t len); // a hint; promises nothing
+    int (*sync)(struct io_file *f); // as fdatasync(2)
+    int (*start_writeback)(struct io_file *f, uint64_t off,
+                           uint64_t len); // a hint; promises nothing
     int (*size)(struct io_file *f, uint64_t *ret_bytes);
-    int (*allocate)(struct io_file *f, uint64_t off, uint64_t len); // as fallocate(2), grows the file
+    int (*allocate)(struct io_file *f, uint64_t off,
+                    uint64_t len); // as fallocate(2), grows the file
     int (*truncate)(struct io_file *f, uint64_t bytes);
     int (*rename)(struct io *io, const char *from, const char *to);
     int (*unlink)(struct io *io, const char *path);
-    int (*mkdir)(struct io *io, const char *path); // 0700
+    int (*mkdir)(struct io *io, const char *path);    // 0700
     int (*sync_dir)(struct io *io, const char *path); // "" is the store directory
-    // Calls `each` for every entry but "." and ".."; a non-zero return ends the walk and is returned.
-    int (*list)(struct io *io, const char *path, int (*each)(void *arg, const char *name), void *arg);
+    // Calls `each` for every entry but "." and ".."; a non-zero return ends the walk and is
+    // returned.
+    int (*list)(struct io *io, const char *path, int (*each)(void *arg, const char *name),
+                void *arg);
     int (*space)(struct io *io, struct io_space *ret_space);
-    uint64_t (*now_ns)(struct io *io);  // CLOCK_REALTIME; labels only, never decides anything
+    uint64_t (*now_ns)(struct io *io);   // CLOCK_REALTIME; labels only, never decides anything
     uint64_t (*ticks_ms)(struct io *io); // CLOCK_MONOTONIC; drives only work that may be late
     uint64_t (*random)(struct io *io);
-    // Starts `op`. Fails only when it could not be started (then `done` never runs). `done` may call it.
-    // The thread that starts an operation must live until it has finished: with io_uring, the kernel
-    // cancels what an exiting thread left behind.
+    // Starts `op`. Fails only when it could not be started (then `done` never runs). `done` may
+    // call it. The thread that starts an operation must live until it has finished: with io_uring,
+    // the kernel cancels what an exiting thread left behind.
     int (*start)(struct io *io, struct io_async *op);
     // Runs `done` of finished operations; with `wait`, waits until at least one has finished.
     // One thread at a time (wal.c sees to it). Returns how many ran, or an error; 0 at once when
     // nothing is under way.
     int (*reap)(struct io *io, bool wait);
     int (*event_fd)(struct io *io); // readable when reap(false) has something to do; -1: none
-    // Waits until the disk has let go of all that was started (`done` does not run), then frees `io`.
-    // Files are closed before, and a file only when nothing started on it is under way. Accepts NULL.
+    // Waits until the disk has let go of all that was started (`done` does not run), then frees
+    // `io`. Files are closed before, and a file only when nothing started on it is under way.
+    // Accepts NULL.
     void (*destroy)(struct io *io);
 };
 
 struct io {
     const struct io_ops *ops;
-    bool direct;         // log files are opened with O_DIRECT
-    bool read_only;      // opened for reading: every change answers -EROFS
+    bool direct;    // log files are opened with O_DIRECT
+    bool read_only; // opened for reading: every change answers -EROFS
 };
 
 // Opens the directory `path` (it must exist) with the system-call back end.
@@ -114,7 +120,8 @@ int io_open(const char *path, const char *method, bool read_only, struct io **re
 const char *io_describe(const struct io *io);
 
 // Thin callers, so that code reads io_pread(f, …).
-static inline int io_file_open(struct io *io, const char *path, unsigned flags, struct io_file **ret)
+static inline int io_file_open(struct io *io, const char *path, unsigned flags,
+                               struct io_file **ret)
 {
     return io->ops->open(io, path, flags, ret);
 }
@@ -136,7 +143,13 @@ static inline int io_pwrite(struct io_file *f, const void *bytes, size_t len, ui
     struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = len};
     return f->io->ops->pwritev(f, &iov, 1, off);
 }
-static inline int io_sync(struct io_file *f) { return f->io->ops->sync(f); }
-static inline int io_size(struct io_file *f, uint64_t *ret) { return f->io->ops->size(f, ret); }
+static inline int io_sync(struct io_file *f)
+{
+    return f->io->ops->sync(f);
+}
+static inline int io_size(struct io_file *f, uint64_t *ret)
+{
+    return f->io->ops->size(f, ret);
+}
 
 #endif

@@ -12,8 +12,14 @@ struct list {
     struct list *prev, *next;
 };
 
-static inline void list_init(struct list *l) { l->prev = l->next = l; }
-static inline bool list_empty(const struct list *l) { return l->next == l; }
+static inline void list_init(struct list *l)
+{
+    l->prev = l->next = l;
+}
+static inline bool list_empty(const struct list *l)
+{
+    return l->next == l;
+}
 static inline void list_insert_before(struct list *at, struct list *n)
 {
     n->prev = at->prev;
@@ -21,8 +27,14 @@ static inline void list_insert_before(struct list *at, struct list *n)
     at->prev->next = n;
     at->prev = n;
 }
-static inline void list_append(struct list *l, struct list *n) { list_insert_before(l, n); }
-static inline void list_prepend(struct list *l, struct list *n) { list_insert_before(l->next, n); }
+static inline void list_append(struct list *l, struct list *n)
+{
+    list_insert_before(l, n);
+}
+static inline void list_prepend(struct list *l, struct list *n)
+{
+    list_insert_before(l->next, n);
+}
 // Takes `n` out and leaves it empty, so that a second removal is harmless.
 static inline void list_remove(struct list *n)
 {
@@ -43,10 +55,10 @@ static inline void list_splice(struct list *to, struct list *from)
 }
 
 #define list_entry(ptr, type, member) AF_CONTAINER_OF(ptr, type, member)
-#define list_for_each(pos, l) for (struct list *pos = (l)->next; pos != (l); pos = pos->next)
+#define list_for_each(pos, l)         for (struct list *pos = (l)->next; pos != (l); pos = pos->next)
 // Safe against removal of `pos`.
-#define list_for_each_safe(pos, l)                                                      \
-    for (struct list *pos = (l)->next, *pos##_next = pos->next; pos != (l);              \
+#define list_for_each_safe(pos, l)                                          \
+    for (struct list *pos = (l)->next, *pos##_next = pos->next; pos != (l); \
          pos = pos##_next, pos##_next = pos->next)
 
 #endif

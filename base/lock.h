@@ -9,12 +9,12 @@
 #include <stdint.h>
 
 enum lock_rank {
-    LOCK_RANK_FS = 1,     // fs: request queues, notification lists
-    LOCK_RANK_CKPT = 2,   // checkpoint: state of the thread, one checkpoint at a time
-    LOCK_RANK_STORE = 3,  // store: tree, cache, pending, space
-    LOCK_RANK_WAL = 4,    // wal: open group, segments, waiters
-    LOCK_RANK_IO = 5,     // base: submission queue of a back end
-    LOCK_RANK_LOG = 6,    // message sinks
+    LOCK_RANK_FS = 1,    // fs: request queues, notification lists
+    LOCK_RANK_CKPT = 2,  // checkpoint: state of the thread, one checkpoint at a time
+    LOCK_RANK_STORE = 3, // store: tree, cache, pending, space
+    LOCK_RANK_WAL = 4,   // wal: open group, segments, waiters
+    LOCK_RANK_IO = 5,    // base: submission queue of a back end
+    LOCK_RANK_LOG = 6,   // message sinks
 };
 
 struct af_mutex {

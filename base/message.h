@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Messages to the operator. The engine never writes to stderr or syslog itself: it calls the sink it
-// was given at open. Sinks are called without locks held where possible and must not call back.
+// Messages to the operator. The engine never writes to stderr or syslog itself: it calls the sink
+// it was given at open. Sinks are called without locks held where possible and must not call back.
 #ifndef AF_BASE_MESSAGE_H
 #define AF_BASE_MESSAGE_H
 

@@ -12,7 +12,8 @@ struct engine {
     struct io *io; // borrowed
     struct engine_options options;
     struct io_file *data;
-    struct io_file *data_log; // the same file, for the syncs of the log; NULL: the disk is read-only
+    struct io_file
+        *data_log; // the same file, for the syncs of the log; NULL: the disk is read-only
     struct store *store;
     struct checkpoint checkpoint; // owns its superblock file and the log: checkpoint.wal
     struct checkpointer checkpointer;

@@ -162,8 +162,8 @@ static int refuse_write(struct recovery *r, int err, const char *what)
 
 // r1. The chosen superblock is durable whatever the page cache said, no older one remains, and at
 // every instant one valid file stands: the slots of the present file are left alone, since which of
-// them is on disk as it was read nobody knows. It no longer says that the store is clean: r3 may tear
-// the other slot, which after a clean end is damage.
+// them is on disk as it was read nobody knows. It no longer says that the store is clean: r3 may
+// tear the other slot, which after a clean end is damage.
 static int restore_superblock(struct recovery *r, struct checkpoint *c)
 {
     struct superblock sb = *r->x.sb; // borrows the references

@@ -354,8 +354,9 @@ int superblock_write(struct io_file *file, unsigned slot, const struct superbloc
     return err;
 }
 
-// The file that the next recovery writes its superblock into, at full length: so recovery finds room on a full disk too. What it
-// holds means nothing. A disk that has no room for it now has lost only this precaution.
+// The file that the next recovery writes its superblock into, at full length: so recovery finds
+// room on a full disk too. What it holds means nothing. A disk that has no room for it now has lost
+// only this precaution.
 static int make_spare(struct io *io, uint8_t *bytes)
 {
     struct io_file *file;

@@ -8,7 +8,7 @@
 #include "mountutil/exit_code.h"
 
 static const struct command *const commands[] = {&cmd_status, &cmd_check, &cmd_log, &cmd_dump,
-                                               &cmd_torture};
+                                                 &cmd_torture};
 
 static void print_usage(FILE *out)
 {

@@ -23,10 +23,10 @@
 
 enum { TORTURE_NONE_LOST = 0, TORTURE_LOSS = 1, TORTURE_CANNOT_RUN = 2 };
 
-#define WRITERS_MAX  64
-#define CHECK_EVERY  4
-#define CUT_MS_MAX   1200
-#define END_WAIT_MS  30000
+#define WRITERS_MAX 64
+#define CHECK_EVERY 4
+#define CUT_MS_MAX  1200
+#define END_WAIT_MS 30000
 
 struct torture {
     const struct command *command;
@@ -192,8 +192,7 @@ static bool run_round(struct torture *t)
     if (!killed)
         loss(t, "the daemon had ended by itself before the cut");
     if (bad >= 0)
-        cmd_error(t->command, "writer %d ended before the cut: %s", bad,
-                  strerror(writer_errno));
+        cmd_error(t->command, "writer %d ended before the cut: %s", bad, strerror(writer_errno));
     if (t->round % CHECK_EVERY == 0 && check_image(t))
         return false;
     if (!mount_again(t))
@@ -331,9 +330,9 @@ static int run(const struct command *command, int argc, char **argv)
     const char *rounds = NULL, *seconds = NULL, *writers = NULL, *seed = NULL, *journal = NULL;
     const char *paths[2];
     const struct cmd_option options[] = {
-        {"rounds", NULL, &rounds},   {"seconds", NULL, &seconds}, {"writers", NULL, &writers},
-        {"seed", NULL, &seed},       {"journal", NULL, &journal},
-        {"mount-command", NULL, &t.mount.mount_command},
+        {"rounds", NULL, &rounds},   {"seconds", NULL, &seconds},
+        {"writers", NULL, &writers}, {"seed", NULL, &seed},
+        {"journal", NULL, &journal}, {"mount-command", NULL, &t.mount.mount_command},
     };
 
     int code = cmd_parse(command, argc, argv, options, AF_ARRAY_LEN(options), paths, 2);

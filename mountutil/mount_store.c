@@ -152,7 +152,8 @@ static int make_directory(const char *path, char *text, size_t size)
     return err ? exit_code(-err) : 0;
 }
 
-// While the file `superblock.new` is there, a creation has not come to its end, and nothing is lost.
+// While the file `superblock.new` is there, a creation has not come to its end, and nothing is
+// lost.
 static bool has_lost_superblock(const struct listing *l)
 {
     return l->parts && !l->half && !l->superblock;
@@ -167,9 +168,10 @@ static int no_store(const char *path, const struct listing *l, bool missing, cha
             "there is no store: %s does not exist (is its disk mounted? --create makes a new one)",
             path);
     else if (has_lost_superblock(l))
-        snprintf(text, size,
-                 "%s is a store that has lost its file 'superblock': restore it from a backup (nothing was changed)",
-                 path);
+        snprintf(
+            text, size,
+            "%s is a store that has lost its file 'superblock': restore it from a backup (nothing was changed)",
+            path);
     else if (l->foreign)
         snprintf(text, size, "%s is not an AeroFS store: it has no superblock, but other files",
                  path);

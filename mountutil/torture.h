@@ -26,7 +26,7 @@ struct torture_state {
 };
 
 enum torture_kind {
-    TORTURE_WRITE,  // a new file, or O_TRUNC and all content anew
+    TORTURE_WRITE, // a new file, or O_TRUNC and all content anew
     TORTURE_APPEND,
     TORTURE_RENAME,
     TORTURE_LINK,
@@ -71,7 +71,7 @@ int torture_writer_setup(const char *dir);
 int torture_writer_run(struct torture_writer *w);
 
 struct torture_found {
-    uint64_t acknowledged;  // events of this journal
+    uint64_t acknowledged; // events of this journal
     uint64_t attempted;
     uint64_t indeterminate; // attempted and not acknowledged
     char text[512];         // what is wrong

@@ -62,6 +62,10 @@ int torture_mount_start(struct torture_mount *m)
     char line[PATH_MAX + 64], self[PATH_MAX], superblock[PATH_MAX];
     struct stat st;
 
+    if (!m->known && stat(m->mountpoint, &st) == 0) {
+        m->known = true;
+        m->under = st.st_dev;
+    }
     if (m->mount_command) {
         snprintf(line, sizeof(line), "exec %s \"$@\"", m->mount_command);
     } else {
@@ -75,9 +79,14 @@ int torture_mount_start(struct torture_mount *m)
     }
     snprintf(superblock, sizeof(superblock), "%s/superblock", m->store);
     bool create = stat(superblock, &st) < 0 && errno == ENOENT;
-    char *argv[] = {(char[]){"sh"},         (char[]){"-c"},      line, (char[]){"mount"},
-                    strdup(m->store),       strdup(m->mountpoint),
-                    create ? (char[]){"--create"} : NULL, NULL};
+    char *argv[] = {(char[]){"sh"},
+                    (char[]){"-c"},
+                    line,
+                    (char[]){"mount"},
+                    strdup(m->store),
+                    strdup(m->mountpoint),
+                    create ? (char[]){"--create"} : NULL,
+                    NULL};
     int code = argv[4] && argv[5] ? run_program(argv, false) : -1;
     free(argv[4]);
     free(argv[5]);
@@ -126,7 +135,8 @@ void torture_mount_detach(const struct torture_mount *m)
 {
     struct stat st;
 
-    if (stat(m->mountpoint, &st) == 0 || errno != ENOTCONN)
+    // The kernel may answer for a dead mount from its cache: which device it is tells.
+    if (stat(m->mountpoint, &st) == 0 ? !m->known || st.st_dev == m->under : errno != ENOTCONN)
         return;
     if (umount2(m->mountpoint, MNT_DETACH) == 0)
         return;

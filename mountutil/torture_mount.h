@@ -14,6 +14,8 @@ struct torture_mount {
     const char *mount_command; // for the shell; NULL: aerofs-mount beside this program
     const char *store, *mountpoint;
     pid_t daemon; // 0: not mounted
+    dev_t under;  // the file system below the mount point, when `known`
+    bool known;
 };
 
 // Daemons that lose their parent become children of this process, so that their end can be awaited.

@@ -75,8 +75,7 @@ static bool read_file(const struct torture_writer *w, unsigned name, struct tort
     if (!bytes || got < (size_t)st.st_size)
         ok = wrong(found, path, "cannot be read to its end");
     else if (!check_chunks(w, bytes, got, &s->chain[name]))
-        ok = wrong(found, path,
-                   got ? "is a mix: no version that was ever completed" : "is empty");
+        ok = wrong(found, path, got ? "is a mix: no version that was ever completed" : "is empty");
     s->file[name] = st.st_ino;
     free(bytes);
     return ok;
@@ -149,10 +148,11 @@ static void explain(const struct torture_state *is, const struct torture_state *
         else if (is->file[i] && is->chain[i] != wanted->chain[i])
             snprintf(what, sizeof(what), "key%u has another version", i);
     }
-    snprintf(found->text, sizeof(found->text),
-             "%.200s is no moment of its history since the last acknowledgement; compared with that: "
-             "%s",
-             w->dir, what);
+    snprintf(
+        found->text, sizeof(found->text),
+        "%.200s is no moment of its history since the last acknowledgement; compared with that: "
+        "%s",
+        w->dir, what);
 }
 
 static uint64_t last_acknowledged(const struct torture_writer *w, struct torture_found *found)

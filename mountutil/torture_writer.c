@@ -210,9 +210,10 @@ static uint32_t below(struct torture_writer *w, uint32_t n)
 static struct torture_event choose(struct torture_writer *w)
 {
     static const uint8_t kinds[16] = {
-        TORTURE_WRITE,  TORTURE_WRITE,  TORTURE_WRITE, TORTURE_WRITE,  TORTURE_WRITE,  TORTURE_APPEND,
-        TORTURE_APPEND, TORTURE_APPEND, TORTURE_RENAME, TORTURE_RENAME, TORTURE_LINK,  TORTURE_UNLINK,
-        TORTURE_UNLINK, TORTURE_MKDIR,  TORTURE_RMDIR, TORTURE_RENAME};
+        TORTURE_WRITE,  TORTURE_WRITE,  TORTURE_WRITE,  TORTURE_WRITE,
+        TORTURE_WRITE,  TORTURE_APPEND, TORTURE_APPEND, TORTURE_APPEND,
+        TORTURE_RENAME, TORTURE_RENAME, TORTURE_LINK,   TORTURE_UNLINK,
+        TORTURE_UNLINK, TORTURE_MKDIR,  TORTURE_RMDIR,  TORTURE_RENAME};
     const struct torture_state *s = &w->state;
     struct torture_event e = {.version = ++w->version,
                               .kind = kinds[below(w, 16)],

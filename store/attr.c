@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Attributes of inodes, and of the file system. A change of mode or owner is an operation of its own; times of a file that is being
-// written join its pending content, and everything of a new file does.
+// Attributes of inodes, and of the file system. A change of mode or owner is an operation of its
+// own; times of a file that is being written join its pending content, and everything of a new file
+// does.
 
 #include <string.h>
 #include <sys/stat.h>
@@ -35,7 +36,8 @@ int store_getattr(struct store *s, enum store_how how, uint64_t ino, struct stor
 
 // ---- setattr ----
 
-static void change_attrs(struct inode *in, const struct store_attr *attr, unsigned set, struct timespec now)
+static void change_attrs(struct inode *in, const struct store_attr *attr, unsigned set,
+                         struct timespec now)
 {
     if (set & STORE_SET_MODE)
         in->mode = (in->mode & S_IFMT) | (attr->mode & 07777);
@@ -56,10 +58,11 @@ static void change_attrs(struct inode *in, const struct store_attr *attr, unsign
     in->ctime = (set & STORE_SET_CTIME) ? attr->ctime : now;
 }
 
-// The operation that a change of mode or owner is at once. What is being written keeps its times for its own completion, or
-// a crash would leave the old content with the new times.
-static int attributes_commit(struct store *s, struct fault *f, uint64_t ino, const struct oinode *oi,
-                             const struct inode *in, unsigned set, struct op *op)
+// The operation that a change of mode or owner is at once. What is being written keeps its times
+// for its own completion, or a crash would leave the old content with the new times.
+static int attributes_commit(struct store *s, struct fault *f, uint64_t ino,
+                             const struct oinode *oi, const struct inode *in, unsigned set,
+                             struct op *op)
 {
     struct inode tree;
     int err = inode_get(s, f, ino, &tree);
@@ -76,8 +79,8 @@ static int attributes_commit(struct store *s, struct fault *f, uint64_t ino, con
     return op_commit(s, f, op, 0);
 }
 
-static int setattr_locked(struct store *s, struct fault *f, uint64_t ino, const struct store_attr *attr, unsigned set,
-                          struct store_attr *ret)
+static int setattr_locked(struct store *s, struct fault *f, uint64_t ino,
+                          const struct store_attr *attr, unsigned set, struct store_attr *ret)
 {
     const unsigned owner = STORE_SET_MODE | STORE_SET_UID | STORE_SET_GID | STORE_KILL_SUIDGID;
     struct oinode *oi;
@@ -119,7 +122,8 @@ static int setattr_locked(struct store *s, struct fault *f, uint64_t ino, const 
     return 0;
 }
 
-static int setattr_size_locked(struct store *s, struct fault *f, uint64_t ino, struct store_file *file, uint64_t size)
+static int setattr_size_locked(struct store *s, struct fault *f, uint64_t ino,
+                               struct store_file *file, uint64_t size)
 {
     struct oinode *oi;
     struct inode in;
@@ -179,7 +183,8 @@ int store_statfs(struct store *s, struct store_statfs *ret)
     // What waits for a checkpoint is as good as free; what is promised is not.
     uint64_t used = sp.used - AF_MIN(sp.used, sp.waiting);
     uint64_t inside = sp.capacity - AF_MIN(sp.capacity, used);
-    uint64_t grow = AF_MIN(host.avail_bytes / BLOCK_BYTES, sp.max_blocks - AF_MIN(sp.max_blocks, sp.capacity));
+    uint64_t grow =
+        AF_MIN(host.avail_bytes / BLOCK_BYTES, sp.max_blocks - AF_MIN(sp.max_blocks, sp.capacity));
 
     ret->blocks = sp.capacity + grow;
     ret->free_blocks = inside + grow;

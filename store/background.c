@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Duties that may be late: freeing what nobody can reach any more, in bounded steps, and completing what appenders have
-// written (contract C4). Run by the checkpoint thread, or by whoever waits for space.
+// Duties that may be late: freeing what nobody can reach any more, in bounded steps, and completing
+// what appenders have written (contract C4). Run by the checkpoint thread, or by whoever waits for
+// space.
 
 #include <stdlib.h>
 
@@ -12,7 +13,8 @@
 
 // ---- freeing ----
 
-// Where the last CONTENT_EXTENTS_AT_ONCE extents of the content begin; 0 when there are no more than these.
+// Where the last CONTENT_EXTENTS_AT_ONCE extents of the content begin; 0 when there are no more
+// than these.
 static int reap_from(struct store *s, struct fault *f, uint64_t content, uint64_t *ret_from)
 {
     uint64_t from = NO_BLOCK;
@@ -40,7 +42,8 @@ static int reap_step_locked(struct store *s, struct fault *f, const struct reap 
     struct op op;
     const void *value;
     size_t len;
-    int err = tree_get(&s->tree, &s->tree.root, f, key_make(0, KIND_ORPHAN, ORPHAN_OFF(r->what, r->id)), &value, &len);
+    int err = tree_get(&s->tree, &s->tree.root, f,
+                       key_make(0, KIND_ORPHAN, ORPHAN_OFF(r->what, r->id)), &value, &len);
 
     *ret_done = true;
     if (err == 0 && r->what == ORPHAN_INODE) {
@@ -104,14 +107,16 @@ void reap_some(struct store *s, unsigned steps)
             err = reap_step(s, r, &done);
             steps--;
         }
-        if ((err == 0 && !done) || err == -ENOMEM || err == -ENOSPC) { // more to do, or no room for it: next time
+        if ((err == 0 && !done) || err == -ENOMEM ||
+            err == -ENOSPC) { // more to do, or no room for it: next time
             store_lock(s);
             list_prepend(&s->reap, &r->link);
             s->reap_count++;
             store_unlock(s);
             return;
         }
-        free(r); // done; or rotten or read-only: what is left of it stays on the orphan list for the next recovery
+        free(r); // done; or rotten or read-only: what is left of it stays on the orphan list for
+                 // the next recovery
     }
 }
 
@@ -126,8 +131,8 @@ static int remove_orphan_locked(struct store *s, struct fault *f, bool *ret_foun
     struct inode in;
     struct op op;
     size_t len;
-    int err = tree_next(&s->tree, &s->tree.root, f, key_make(0, KIND_ORPHAN, 0), key_make(0, KIND_ORPHAN, UINT64_MAX),
-                        &key, &value, &len);
+    int err = tree_next(&s->tree, &s->tree.root, f, key_make(0, KIND_ORPHAN, 0),
+                        key_make(0, KIND_ORPHAN, UINT64_MAX), &key, &value, &len);
 
     *ret_found = err == 0;
     if (err < 0)
@@ -211,11 +216,11 @@ static void complete_appenders(struct store *s, uint64_t now_ms)
     if (s->config.commit_open_ms == 0)
         return;
     store_lock(s);
-    list_for_each(at, &s->pending) {
+    list_for_each (at, &s->pending) {
         struct oinode *oi = list_entry(at, struct oinode, pending_link);
 
-        if (count < APPENDERS_AT_ONCE && can_complete(oi) && oi->p->append_only && oi->p->content && oi->p->times &&
-            now_ms - oi->p->since_ms >= s->config.commit_open_ms)
+        if (count < APPENDERS_AT_ONCE && can_complete(oi) && oi->p->append_only && oi->p->content &&
+            oi->p->times && now_ms - oi->p->since_ms >= s->config.commit_open_ms)
             due[count++] = oi->ino;
     }
     store_unlock(s);
@@ -223,7 +228,8 @@ static void complete_appenders(struct store *s, uint64_t now_ms)
         int err = complete_by_number(s, due[i]);
 
         if (err < 0 && err != -AF_E_READ_ONLY)
-            message(&s->config.sink, MESSAGE_WARNING, "inode %llu: what a program appends could not be committed (%s)",
+            message(&s->config.sink, MESSAGE_WARNING,
+                    "inode %llu: what a program appends could not be committed (%s)",
                     (unsigned long long)due[i], err_name(err));
     }
 }
@@ -236,7 +242,7 @@ int store_complete_all(struct store *s)
         uint64_t ino = 0;
 
         store_lock(s);
-        list_for_each(at, &s->pending) {
+        list_for_each (at, &s->pending) {
             struct oinode *oi = list_entry(at, struct oinode, pending_link);
 
             if (can_complete(oi)) {
@@ -251,9 +257,10 @@ int store_complete_all(struct store *s)
 
         if (err < 0) { // the next ones may do; this one is said and dropped
             first = first ? first : err;
-            message(&s->config.sink, MESSAGE_ERROR,
-                    "inode %llu: what was written to it while it was open is lost at unmount (%s): %s",
-                    (unsigned long long)ino, err_name(err), err_text(err));
+            message(
+                &s->config.sink, MESSAGE_ERROR,
+                "inode %llu: what was written to it while it was open is lost at unmount (%s): %s",
+                (unsigned long long)ino, err_name(err), err_text(err));
             store_lock(s);
             struct oinode *oi = oinode_find(s, ino);
 

@@ -102,12 +102,14 @@ int tree_get(struct tree *t, const struct tree_root *root, struct fault *f, stru
 }
 
 // Notes the leaves behind the missing one that still lie in the range of the walk.
-static void note_ahead(struct tree *t, struct fault *f, const struct tree_path *p, const struct key *last)
+static void note_ahead(struct tree *t, struct fault *f, const struct tree_path *p,
+                       const struct key *last)
 {
     const uint8_t *parent = p->block[1]->bytes;
 
     f->ahead_count = 0;
-    for (unsigned i = p->index[1] + 1; i < node_count(parent) && f->ahead_count < FAULT_AHEAD_MAX; i++) {
+    for (unsigned i = p->index[1] + 1; i < node_count(parent) && f->ahead_count < FAULT_AHEAD_MAX;
+         i++) {
         struct key bound = node_key(parent, i);
         struct blkref ref = node_child(parent, i);
 

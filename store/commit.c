@@ -5,14 +5,16 @@
 //   2 append   the record joins the open group: here its place in the history is fixed
 //   3 apply    the tree changes in memory
 //
-// Appending before applying, both under one hold of the lock, makes log order and apply order one. Applying before the record is
-// durable is safe since durability is a prefix: whoever saw the change commits behind it.
+// Appending before applying, both under one hold of the lock, makes log order and apply order one.
+// Applying before the record is durable is safe since durability is a prefix: whoever saw the
+// change commits behind it.
 
 #include "base/check.h"
 #include "base/err.h"
 #include "store/store_internal.h"
 
-#define NUMBERS_AHEAD_MAX (UINT64_C(1) << 19) // of inode numbers given out and named by no record yet
+#define NUMBERS_AHEAD_MAX \
+    (UINT64_C(1) << 19) // of inode numbers given out and named by no record yet
 
 void op_begin(struct store *s, struct op *op, enum op_kind kind)
 {
@@ -36,7 +38,8 @@ static int admit(struct store *s, struct fault *f, size_t body_bytes)
     return wal_prepare(s->wal, body_bytes);
 }
 
-// ctime has moved in the tree. Readers of a file that is being written see the pending one, and the completion must not set it back.
+// ctime has moved in the tree. Readers of a file that is being written see the pending one, and the
+// completion must not set it back.
 static void touch_pending(struct store *s, const struct op *op)
 {
     bool replaced = op->kind == OP_RENAME && !(op->flags & OP_EXCHANGE);

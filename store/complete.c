@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Completion: pending content becomes one operation of the history (contract C2). By fsync, the last close, rename, link, and the
-// timer for appenders. What is small rides in the record; what is large has been written out before (FAULT_SPILL) and only its
-// addresses are in the record.
+// Completion: pending content becomes one operation of the history (contract C2). By fsync, the
+// last close, rename, link, and the timer for appenders. What is small rides in the record; what is
+// large has been written out before (FAULT_SPILL) and only its addresses are in the record.
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,15 +14,16 @@
 // What is allocated for one completion, so that it can be given back if it comes to nothing.
 struct draft {
     struct op op;
-    uint8_t **blocks;       // pointers to the MEM blocks, in order
-    uint8_t *addresses;     // little-endian, of xattr values
+    uint8_t **blocks;   // pointers to the MEM blocks, in order
+    uint8_t *addresses; // little-endian, of xattr values
     struct op_piece *pieces;
     uint32_t piece_count;
 };
 
 size_t record_data_max(const struct store *s)
 {
-    return AF_MIN((size_t)RECORD_DATA_BYTES_MAX, s->wal ? wal_body_max(s->wal) / 4 : RECORD_DATA_BYTES_MAX);
+    return AF_MIN((size_t)RECORD_DATA_BYTES_MAX,
+                  s->wal ? wal_body_max(s->wal) / 4 : RECORD_DATA_BYTES_MAX);
 }
 
 #define SPILL_ROUNDS 4u
@@ -60,7 +61,8 @@ static bool fits_inline(const struct pending *p, const struct inode *in)
 }
 
 // One run of MEM pieces from index `at` becomes DATA pieces; returns the index behind it.
-static size_t draft_data(struct store *s, const struct pending *p, struct draft *d, size_t at, size_t *block_index)
+static size_t draft_data(struct store *s, const struct pending *p, struct draft *d, size_t at,
+                         size_t *block_index)
 {
     size_t end = at;
 
@@ -137,11 +139,12 @@ static int draft_xattrs(struct store *s, const struct pending *p, struct draft *
     return 0;
 }
 
-// A large content that is replaced whole is not freed in one operation: the inode gets a fresh content id, the old content
-// goes to the orphan list.
+// A large content that is replaced whole is not freed in one operation: the inode gets a fresh
+// content id, the old content goes to the orphan list.
 #define EXCHANGE_BLOCKS (64u * EXTENT_BLOCKS_MAX)
 
-static void draft_content_mode(struct store *s, const struct pending *p, const struct inode *in, struct op *op)
+static void draft_content_mode(struct store *s, const struct pending *p, const struct inode *in,
+                               struct op *op)
 {
     if (!p->content && !p->is_new) {
         op->content = CONTENT_KEEP;
@@ -161,7 +164,8 @@ static void draft_content_mode(struct store *s, const struct pending *p, const s
         op->staged_id = p->staged_id;
         op->content = p->is_new || p->keep_blocks == 0 ? CONTENT_ADOPT : CONTENT_MERGE;
     }
-    if (op->content == CONTENT_ADOPT) { // the old content is gone as a whole, nothing of the new one is
+    if (op->content ==
+        CONTENT_ADOPT) { // the old content is gone as a whole, nothing of the new one is
         op->inode.content_id = p->staged_id;
         op->keep_blocks = NO_BLOCK;
     }
@@ -182,7 +186,8 @@ static void draft_inode(const struct pending *p, const struct inode *in, struct 
         op->inode.mode &= ~(uint32_t)(S_ISUID | ((in->mode & S_IXGRP) ? S_ISGID : 0));
 }
 
-static int draft_make(struct store *s, struct fault *f, const struct pending *p, const struct inode *in, struct draft *d)
+static int draft_make(struct store *s, struct fault *f, const struct pending *p,
+                      const struct inode *in, struct draft *d)
 {
     size_t blocks = p->xattr_blocks;
     int err = 0;
@@ -225,8 +230,9 @@ int complete(struct store *s, struct fault *f, struct oinode *oi)
         err = pending_trim(s, p);
     if (err < 0)
         return err;
-    // What is in memory rides in the record when it is little. A writer that goes on writing must not keep the completion for ever:
-    // after some rounds all that one inode may have in memory (pending_mem_max) rides too.
+    // What is in memory rides in the record when it is little. A writer that goes on writing must
+    // not keep the completion for ever: after some rounds all that one inode may have in memory
+    // (pending_mem_max) rides too.
     if (p->mem_blocks * BLOCK_BYTES > record_data_max(s) && !fits_inline(p, &in) &&
         (f->rounds < SPILL_ROUNDS || p->mem_blocks > inode_mem_max(s))) {
         f->kind = FAULT_SPILL;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The content of files in the tree: extents, and inline content of small files. A content is known by its id, which an inode names;
-// so a content can change hands whole (docs/FORMAT.md, kinds 3 and 4).
+// The content of files in the tree: extents, and inline content of small files. A content is known
+// by its id, which an inode names; so a content can change hands whole (docs/FORMAT.md, kinds 3 and
+// 4).
 
 #include <string.h>
 
@@ -20,14 +21,16 @@ int extent_decode(struct key key, const void *value, size_t len, struct extent *
     ret->address = le64_get(d.address);
     ret->birth = le64_get(d.birth);
     ret->checksums = (const le64 *)((const uint8_t *)value + sizeof(d));
-    if (ret->count == 0 || ret->count > EXTENT_BLOCKS_MAX || len != sizeof(d) + 8 * (size_t)ret->count ||
-        le32_get(d.flags) != 0 || ret->address == 0 || ret->address > UINT64_MAX / BLOCK_BYTES - ret->count ||
+    if (ret->count == 0 || ret->count > EXTENT_BLOCKS_MAX ||
+        len != sizeof(d) + 8 * (size_t)ret->count || le32_get(d.flags) != 0 || ret->address == 0 ||
+        ret->address > UINT64_MAX / BLOCK_BYTES - ret->count ||
         ret->block > (uint64_t)FILE_BYTES_MAX / BLOCK_BYTES + 1 - ret->count)
         return -AF_E_ITEM;
     return 0;
 }
 
-int extent_at(struct store *s, struct fault *f, uint64_t content, uint64_t block, uint64_t last, struct extent *ret)
+int extent_at(struct store *s, struct fault *f, uint64_t content, uint64_t block, uint64_t last,
+              struct extent *ret)
 {
     struct key key;
     const void *value;
@@ -54,23 +57,27 @@ int extent_at(struct store *s, struct fault *f, uint64_t content, uint64_t block
     return err;
 }
 
-int inline_get(struct store *s, struct fault *f, uint64_t content, const void **ret_bytes, size_t *ret_len)
+int inline_get(struct store *s, struct fault *f, uint64_t content, const void **ret_bytes,
+               size_t *ret_len)
 {
-    return tree_get(&s->tree, &s->tree.root, f, key_make(content, KIND_INLINE, 0), ret_bytes, ret_len);
+    return tree_get(&s->tree, &s->tree.root, f, key_make(content, KIND_INLINE, 0), ret_bytes,
+                    ret_len);
 }
 
-// Reads the whole range, from where an extent that reaches into it could begin, to its end: so the reads of content_clear() between
-// its deletes find everything in memory (btree.h).
-int content_touch(struct store *s, struct fault *f, uint64_t content, uint64_t first, uint64_t last, size_t *items,
-                  size_t *bytes)
+// Reads the whole range, from where an extent that reaches into it could begin, to its end: so the
+// reads of content_clear() between its deletes find everything in memory (btree.h).
+int content_touch(struct store *s, struct fault *f, uint64_t content, uint64_t first, uint64_t last,
+                  size_t *items, size_t *bytes)
 {
-    struct key at = key_make(content, KIND_EXTENT, first < EXTENT_BLOCKS_MAX ? 0 : first - EXTENT_BLOCKS_MAX + 1);
+    struct key at = key_make(content, KIND_EXTENT,
+                             first < EXTENT_BLOCKS_MAX ? 0 : first - EXTENT_BLOCKS_MAX + 1);
     const void *value;
     struct extent e;
     size_t len;
     int err;
 
-    while ((err = tree_next(&s->tree, &s->tree.root, f, at, key_make(content, KIND_EXTENT, last), &at, &value, &len)) == 0) {
+    while ((err = tree_next(&s->tree, &s->tree.root, f, at, key_make(content, KIND_EXTENT, last),
+                            &at, &value, &len)) == 0) {
         err = extent_decode(at, value, len, &e);
         if (err < 0) {
             store_note_damage(s, err, content, at.off * BLOCK_BYTES, 0);
@@ -80,7 +87,8 @@ int content_touch(struct store *s, struct fault *f, uint64_t content, uint64_t f
             *items += 1;
             *bytes += len;
             err = tree_touch(&s->tree, f, at);
-            if (err == 0 && e.block + e.count - 1 > last) { // the rest behind the cut becomes an item of its own
+            if (err == 0 && e.block + e.count - 1 >
+                                last) { // the rest behind the cut becomes an item of its own
                 *items += 1;
                 *bytes += len;
                 err = tree_touch(&s->tree, f, key_make(content, KIND_EXTENT, last + 1));
@@ -96,19 +104,22 @@ int content_touch(struct store *s, struct fault *f, uint64_t content, uint64_t f
 }
 
 // Replaces or adds one extent item of at most EXTENT_BLOCKS_MAX blocks.
-static void put_item(struct store *s, uint64_t content, uint64_t block, uint64_t address, uint64_t birth,
-                     uint32_t count, const le64 *checksums)
+static void put_item(struct store *s, uint64_t content, uint64_t block, uint64_t address,
+                     uint64_t birth, uint32_t count, const le64 *checksums)
 {
     uint8_t bytes[sizeof(struct extent_disk) + 8 * EXTENT_BLOCKS_MAX];
-    struct extent_disk d = {
-        .address = le64_put(address), .birth = le64_put(birth), .count = le32_put(count), .flags = le32_put(0)};
+    struct extent_disk d = {.address = le64_put(address),
+                            .birth = le64_put(birth),
+                            .count = le32_put(count),
+                            .flags = le32_put(0)};
 
     memcpy(bytes, &d, sizeof(d));
     memcpy(bytes + sizeof(d), checksums, 8 * (size_t)count);
     tree_put(&s->tree, key_make(content, KIND_EXTENT, block), bytes, sizeof(d) + 8 * (size_t)count);
 }
 
-// The live tree lets go of data blocks: those that still wait in the cache for a checkpoint go, the addresses are freed.
+// The live tree lets go of data blocks: those that still wait in the cache for a checkpoint go, the
+// addresses are freed.
 static void free_data(struct store *s, uint64_t address, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++) {
@@ -141,19 +152,21 @@ uint64_t content_clear(struct store *s, uint64_t content, uint64_t first, uint64
         else
             tree_delete(&s->tree, key_make(content, KIND_EXTENT, e.block));
         if (right > 0)
-            put_item(s, content, end, e.address + (end - e.block), e.birth, right, checksums + (end - e.block));
+            put_item(s, content, end, e.address + (end - e.block), e.birth, right,
+                     checksums + (end - e.block));
         free_data(s, e.address + left, end - from);
         freed += end - from;
         if (end > last)
             break;
         at = end;
     }
-    AF_ASSERT(err == 0 || err == -ENOENT); // everything was read by content_touch() under this lock hold
+    AF_ASSERT(err == 0 ||
+              err == -ENOENT); // everything was read by content_touch() under this lock hold
     return freed;
 }
 
-void content_put_extent(struct store *s, uint64_t content, uint64_t block, uint64_t address, uint64_t birth,
-                        uint64_t count, const uint64_t *checksums)
+void content_put_extent(struct store *s, uint64_t content, uint64_t block, uint64_t address,
+                        uint64_t birth, uint64_t count, const uint64_t *checksums)
 {
     le64 le[EXTENT_BLOCKS_MAX];
 
@@ -173,7 +186,8 @@ int content_count(struct store *s, struct fault *f, uint64_t content, size_t max
     size_t count = 0;
     int err;
 
-    for (uint64_t at = 0; (err = extent_at(s, f, content, at, NO_BLOCK - 1, &e)) == 0 && count < max;
+    for (uint64_t at = 0;
+         (err = extent_at(s, f, content, at, NO_BLOCK - 1, &e)) == 0 && count < max;
          at = e.block + e.count)
         count++;
     if (err < 0 && err != -ENOENT)

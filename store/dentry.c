@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Directory entries: items keyed by the hash of their name (docs/FORMAT.md), and the names of new files, which stand beside the
-// tree until their first completion and count like any other.
+// Directory entries: items keyed by the hash of their name (docs/FORMAT.md), and the names of new
+// files, which stand beside the tree until their first completion and count like any other.
 
 #include <dirent.h>
 #include <string.h>
@@ -30,13 +30,14 @@ uint64_t name_hash(const struct store *s, const char *name, size_t len)
     return h < DENTRY_INDEX_MAX ? DENTRY_INDEX_MAX : h; // below are the cookies of "." and ".."
 }
 
-struct key dentry_key(const struct store *s, uint64_t dir, const char *name, size_t len, uint8_t index)
+struct key dentry_key(const struct store *s, uint64_t dir, const char *name, size_t len,
+                      uint8_t index)
 {
     return key_make(dir, KIND_DENTRY, name_hash(s, name, len) + index);
 }
 
-int dentry_decode(const void *bytes, size_t len, uint64_t *ret_ino, uint8_t *ret_type, const char **ret_name,
-                  size_t *ret_name_len)
+int dentry_decode(const void *bytes, size_t len, uint64_t *ret_ino, uint8_t *ret_type,
+                  const char **ret_name, size_t *ret_name_len)
 {
     const struct dentry_disk *d = bytes;
 
@@ -46,12 +47,14 @@ int dentry_decode(const void *bytes, size_t len, uint64_t *ret_ino, uint8_t *ret
     *ret_type = d->type;
     *ret_name = (const char *)d->name;
     *ret_name_len = d->name_len;
-    if (*ret_ino == 0 || *ret_ino > INO_MAX || memchr(d->name, 0, d->name_len) || memchr(d->name, '/', d->name_len))
+    if (*ret_ino == 0 || *ret_ino > INO_MAX || memchr(d->name, 0, d->name_len) ||
+        memchr(d->name, '/', d->name_len))
         return -AF_E_ITEM;
     return 0;
 }
 
-int dentry_find_tree(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len, struct dentry *ret)
+int dentry_find_tree(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len,
+                     struct dentry *ret)
 {
     struct key first = dentry_key(s, dir, name, len, 0);
     struct key last = key_make(dir, KIND_DENTRY, first.off + DENTRY_INDEX_MAX - 1);
@@ -90,7 +93,8 @@ static struct oinode *pend_find(struct store *s, uint64_t dir, const char *name,
     if (!d)
         return NULL;
     hash = name_hash(s, name, len);
-    for (size_t i = pend_dir_position(d, hash); i < d->count && d->cookies[i] < hash + DENTRY_INDEX_MAX; i++) {
+    for (size_t i = pend_dir_position(d, hash);
+         i < d->count && d->cookies[i] < hash + DENTRY_INDEX_MAX; i++) {
         const struct pending *p = d->entries[i]->p;
 
         if (strlen(p->name) == len && memcmp(p->name, name, len) == 0)
@@ -99,7 +103,8 @@ static struct oinode *pend_find(struct store *s, uint64_t dir, const char *name,
     return NULL;
 }
 
-int dentry_find(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len, struct dentry *ret)
+int dentry_find(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len,
+                struct dentry *ret)
 {
     struct oinode *oi = pend_find(s, dir, name, len);
 
@@ -115,7 +120,8 @@ int dentry_find(struct store *s, struct fault *f, uint64_t dir, const char *name
     return 0;
 }
 
-int dentry_free_index(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len, uint8_t *ret_index)
+int dentry_free_index(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len,
+                      uint8_t *ret_index)
 {
     bool taken[DENTRY_INDEX_MAX] = {false};
     struct key first = dentry_key(s, dir, name, len, 0);
@@ -138,7 +144,8 @@ int dentry_free_index(struct store *s, struct fault *f, uint64_t dir, const char
             break;
         first.off = key.off + 1;
     }
-    for (size_t i = d ? pend_dir_position(d, hash) : 0; d && i < d->count && d->cookies[i] <= last.off; i++)
+    for (size_t i = d ? pend_dir_position(d, hash) : 0;
+         d && i < d->count && d->cookies[i] <= last.off; i++)
         taken[d->cookies[i] - hash] = true;
     for (unsigned i = 0; i < DENTRY_INDEX_MAX; i++) {
         if (!taken[i]) {
@@ -149,7 +156,8 @@ int dentry_free_index(struct store *s, struct fault *f, uint64_t dir, const char
     return -ENOSPC;
 }
 
-void dentry_put(struct store *s, uint64_t dir, const char *name, size_t len, uint8_t index, uint64_t ino, uint8_t type)
+void dentry_put(struct store *s, uint64_t dir, const char *name, size_t len, uint8_t index,
+                uint64_t ino, uint8_t type)
 {
     uint8_t bytes[sizeof(struct dentry_disk) + NAME_BYTES_MAX];
     struct dentry_disk *d = (struct dentry_disk *)bytes;

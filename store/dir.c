@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Listing of directories. The cookie of an entry is its place in the order of name hashes, so it means the same for ever:
-// entries that come and go between two calls do not move the others. Names of new files are merged in from beside the tree.
+// Listing of directories. The cookie of an entry is its place in the order of name hashes, so it
+// means the same for ever: entries that come and go between two calls do not move the others. Names
+// of new files are merged in from beside the tree.
 
 #include <dirent.h>
 #include <string.h>
@@ -9,9 +10,9 @@
 #include "base/err.h"
 #include "store/store_internal.h"
 
-#define COOKIE_DOT 1u
+#define COOKIE_DOT    1u
 #define COOKIE_DOTDOT 2u
-#define BATCH 64 // entries looked up under one hold of the lock
+#define BATCH         64 // entries looked up under one hold of the lock
 
 struct entry {
     uint64_t cookie, ino;
@@ -21,7 +22,8 @@ struct entry {
 };
 
 // The next entry with a cookie of at least `from`. -ENOENT at the end.
-static int next_entry(struct store *s, struct fault *f, uint64_t dir, uint64_t from, struct entry *ret)
+static int next_entry(struct store *s, struct fault *f, uint64_t dir, uint64_t from,
+                      struct entry *ret)
 {
     struct pend_dir *d = pend_dir_find(s, dir);
     size_t at = d ? pend_dir_position(d, from) : 0;
@@ -66,8 +68,8 @@ struct listing {
     bool full;
 };
 
-static int give(struct store *s, struct fault *f, struct listing *l, const char *name, size_t len, uint64_t ino,
-                uint8_t type, uint64_t next)
+static int give(struct store *s, struct fault *f, struct listing *l, const char *name, size_t len,
+                uint64_t ino, uint8_t type, uint64_t next)
 {
     struct store_attr attr;
     struct oinode *oi;
@@ -82,14 +84,16 @@ static int give(struct store *s, struct fault *f, struct listing *l, const char 
             inode_to_attr(ino, &in, &attr);
         // A rotten inode does not hide its name: the entry is given without attributes.
     }
-    if (l->each(l->arg, name, len, ino, (uint32_t)DTTOIF(type), l->with_attr && err == 0 ? &attr : NULL, next))
+    if (l->each(l->arg, name, len, ino, (uint32_t)DTTOIF(type),
+                l->with_attr && err == 0 ? &attr : NULL, next))
         l->full = true;
     else
         l->cookie = next;
     return 0;
 }
 
-static int readdir_locked(struct store *s, struct fault *f, uint64_t dir, struct listing *l, bool *ret_end)
+static int readdir_locked(struct store *s, struct fault *f, uint64_t dir, struct listing *l,
+                          bool *ret_end)
 {
     struct inode in;
     struct entry e;
@@ -110,8 +114,8 @@ static int readdir_locked(struct store *s, struct fault *f, uint64_t dir, struct
     return err == -ENOENT ? 0 : err;
 }
 
-int store_readdir(struct store *s, enum store_how how, uint64_t ino, uint64_t cookie, bool with_attr,
-                  store_dirent_fn each, void *arg)
+int store_readdir(struct store *s, enum store_how how, uint64_t ino, uint64_t cookie,
+                  bool with_attr, store_dirent_fn each, void *arg)
 {
     struct listing l = {.cookie = cookie, .with_attr = with_attr, .each = each, .arg = arg};
     bool end = false;
@@ -126,7 +130,8 @@ int store_readdir(struct store *s, enum store_how how, uint64_t ino, uint64_t co
             store_unlock(s);
         } while (fault_resolve(s, &f, how, &err));
     } while (err == 0 && !end);
-    // What was given before a block turned out cold is a good answer by itself; the rest comes with the next call.
+    // What was given before a block turned out cold is a good answer by itself; the rest comes with
+    // the next call.
     if (err == -AF_E_WOULD_BLOCK && l.cookie != cookie)
         return 0;
     return err;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
-// How the store reads from disk without ever doing I/O under its lock. A function that needs something
-// that is not in memory notes in a `struct fault` what it is and returns -AF_E_FAULT; everything on the way
-// up returns it unchanged, having changed nothing. The caller at the top releases the lock, resolves the fault
-// (reads the block and pins it, loads a bitmap, grows the data file, waits for a checkpoint), and runs the
-// operation again from the start. Pinned blocks stay until the operation is over, so it comes to an end.
+// How the store reads from disk without ever doing I/O under its lock. A function that needs
+// something that is not in memory notes in a `struct fault` what it is and returns -AF_E_FAULT;
+// everything on the way up returns it unchanged, having changed nothing. The caller at the top
+// releases the lock, resolves the fault (reads the block and pins it, loads a bitmap, grows the
+// data file, waits for a checkpoint), and runs the operation again from the start. Pinned blocks
+// stay until the operation is over, so it comes to an end.
 //
-// A block that fails its checks may only have been freed and used anew since the fault was noted (the lock was
-// released); so a failure counts only when the second run asks for the very same reference again.
+// A block that fails its checks may only have been freed and used anew since the fault was noted
+// (the lock was released); so a failure counts only when the second run asks for the very same
+// reference again.
 #ifndef AF_STORE_FAULT_H
 #define AF_STORE_FAULT_H
 
@@ -25,13 +27,13 @@ struct blkref {
 
 enum fault_kind {
     FAULT_NONE,
-    FAULT_NODE,       // tree node `ref` of `level`
-    FAULT_DATA,       // one block of file data: ref.address and ref.checksum
-    FAULT_GROUP,      // bitmap of group `number`
-    FAULT_GROW,       // data file must have `number` more free blocks
-    FAULT_SPACE,      // a checkpoint would free space
-    FAULT_LOG,        // the log or dirty memory is at its bound: a flush and segments, or a checkpoint
-    FAULT_SPILL,      // pending content of inode `number` must be written out first
+    FAULT_NODE,  // tree node `ref` of `level`
+    FAULT_DATA,  // one block of file data: ref.address and ref.checksum
+    FAULT_GROUP, // bitmap of group `number`
+    FAULT_GROW,  // data file must have `number` more free blocks
+    FAULT_SPACE, // a checkpoint would free space
+    FAULT_LOG,   // the log or dirty memory is at its bound: a flush and segments, or a checkpoint
+    FAULT_SPILL, // pending content of inode `number` must be written out first
 };
 
 struct fault {
@@ -44,13 +46,14 @@ struct fault {
     int bad_error;
     struct block **pins; // pinned by the resolver, unpinned by fault_end()
     unsigned pin_count, pin_cap;
-    unsigned rounds;     // how often it was resolved
-    bool urgent;         // space_reserve() may take from the reserve: a truncation gives space back
-    bool refilled;       // FAULT_LOG: segments were made and the log flushed, it was not that
-    bool reaping;        // the caller frees what others wait for
-    unsigned waits;      // how often it has waited for space; space_prepare() gives up at a bound
-    // Leaves that a walk over a range will want next: read along with `ref`, so that a long walk over cold leaves does not start
-    // over for each of them. A hint: they are not pinned, and a failure shows when one is asked for.
+    unsigned rounds; // how often it was resolved
+    bool urgent;     // space_reserve() may take from the reserve: a truncation gives space back
+    bool refilled;   // FAULT_LOG: segments were made and the log flushed, it was not that
+    bool reaping;    // the caller frees what others wait for
+    unsigned waits;  // how often it has waited for space; space_prepare() gives up at a bound
+    // Leaves that a walk over a range will want next: read along with `ref`, so that a long walk
+    // over cold leaves does not start over for each of them. A hint: they are not pinned, and a
+    // failure shows when one is asked for.
     unsigned ahead_count;
     struct blkref ahead[FAULT_AHEAD_MAX];
 };

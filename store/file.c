@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Open files: open, write, truncate, holes, fsync, close. What is written goes into pending content (pending.c); what makes it
-// history is complete().
+// Open files: open, write, truncate, holes, fsync, close. What is written goes into pending content
+// (pending.c); what makes it history is complete().
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 #include "base/err.h"
 #include "store/store_internal.h"
 
-#define WRITE_BYTES_MAX ((1u << 20) + BLOCK_BYTES)
+#define WRITE_BYTES_MAX  ((1u << 20) + BLOCK_BYTES)
 #define DIRECT_BYTES_MIN 65536u // writes of so much go straight to fresh extents
 
 uint64_t store_file_ino(const struct store_file *file)
@@ -84,7 +84,8 @@ static int open_locked(struct store *s, struct fault *f, uint64_t ino, struct st
     return 0;
 }
 
-int store_open(struct store *s, enum store_how how, uint64_t ino, int flags, struct store_file **ret_file)
+int store_open(struct store *s, enum store_how how, uint64_t ino, int flags,
+               struct store_file **ret_file)
 {
     struct store_file *file = calloc(1, sizeof(*file));
     struct fault f;
@@ -109,7 +110,8 @@ int store_open(struct store *s, enum store_how how, uint64_t ino, int flags, str
 // ---- write ----
 
 // The pending content that a change of `file` goes into.
-static int change_begin(struct store *s, struct fault *f, struct store_file *file, struct inode *ret_in)
+static int change_begin(struct store *s, struct fault *f, struct store_file *file,
+                        struct inode *ret_in)
 {
     struct oinode *same;
     int err = store_writable(s);
@@ -142,7 +144,7 @@ static void change_end(struct store *s, struct store_file *file, uint64_t end, b
 // Somebody whose content is in memory, the one that has waited longest.
 static struct oinode *spill_victim(struct store *s)
 {
-    list_for_each(at, &s->pending) {
+    list_for_each (at, &s->pending) {
         struct oinode *oi = list_entry(at, struct oinode, pending_link);
 
         if (oi->p->mem_blocks > 0) {
@@ -154,8 +156,8 @@ static struct oinode *spill_victim(struct store *s)
     return NULL;
 }
 
-// Bounds of memory: an inode with much in memory is written out first; when all together are at the bound, the writer's own, or else
-// the oldest.
+// Bounds of memory: an inode with much in memory is written out first; when all together are at the
+// bound, the writer's own, or else the oldest.
 static int memory_room(struct store *s, struct fault *f, struct oinode *oi, size_t blocks)
 {
     const struct pending *p = oi->p;
@@ -173,8 +175,8 @@ static int memory_room(struct store *s, struct fault *f, struct oinode *oi, size
 }
 
 // Puts whole blocks into memory. All or nothing.
-static int write_blocks(struct store *s, struct fault *f, struct pending *p, uint64_t block, const uint8_t *bytes,
-                        size_t count)
+static int write_blocks(struct store *s, struct fault *f, struct pending *p, uint64_t block,
+                        const uint8_t *bytes, size_t count)
 {
     uint8_t *buffers[DIRECT_BYTES_MIN / BLOCK_BYTES + 1];
     size_t made = 0;
@@ -194,8 +196,11 @@ static int write_blocks(struct store *s, struct fault *f, struct pending *p, uin
         return err;
     }
     for (size_t i = 0; i < count; i++) {
-        struct pend_piece piece = {
-            .block = block + i, .count = 1, .type = PEND_MEM, .bytes = buffers[i], .version = ++s->version};
+        struct pend_piece piece = {.block = block + i,
+                                   .count = 1,
+                                   .type = PEND_MEM,
+                                   .bytes = buffers[i],
+                                   .version = ++s->version};
 
         memcpy(piece.bytes, bytes + i * BLOCK_BYTES, BLOCK_BYTES);
         pending_add(s, p, &piece);
@@ -206,7 +211,8 @@ static int write_blocks(struct store *s, struct fault *f, struct pending *p, uin
 struct span { // one write, cut at block boundaries
     uint64_t off;
     const uint8_t *bytes;
-    size_t head, whole, tail; // bytes of a partial first block, whole blocks (count), a partial last block
+    size_t head, whole,
+        tail; // bytes of a partial first block, whole blocks (count), a partial last block
     uint64_t head_block, whole_block, tail_block;
 };
 
@@ -224,10 +230,10 @@ static struct span span_of(uint64_t off, const uint8_t *bytes, size_t size)
     return sp;
 }
 
-// The partial blocks at both ends, in memory. A partial last block that holds everything up to the end of the file needs nothing
-// of its old content but zeros behind.
-static int write_edges(struct store *s, struct fault *f, struct store_file *file, const struct inode *in,
-                       const struct span *sp)
+// The partial blocks at both ends, in memory. A partial last block that holds everything up to the
+// end of the file needs nothing of its old content but zeros behind.
+static int write_edges(struct store *s, struct fault *f, struct store_file *file,
+                       const struct inode *in, const struct span *sp)
 {
     struct oinode *oi = file->oi;
     struct pend_piece *piece;
@@ -245,7 +251,8 @@ static int write_edges(struct store *s, struct fault *f, struct store_file *file
         memcpy(piece->bytes, sp->bytes + sp->head + sp->whole * BLOCK_BYTES, sp->tail);
     }
     if (sp->head > 0) {
-        err = pending_block(s, f, oi, in, sp->head_block, false, &piece); // the second may have moved the first
+        err = pending_block(s, f, oi, in, sp->head_block, false,
+                            &piece); // the second may have moved the first
         if (err < 0)
             return err;
         memcpy(piece->bytes + sp->off % BLOCK_BYTES, sp->bytes, sp->head);
@@ -254,7 +261,8 @@ static int write_edges(struct store *s, struct fault *f, struct store_file *file
 }
 
 // The partial blocks at both ends come into memory; nothing that can be seen changes.
-static int fetch_edges(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, const struct span *sp)
+static int fetch_edges(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in,
+                       const struct span *sp)
 {
     struct pend_piece *piece;
     int err = 0;
@@ -266,8 +274,8 @@ static int fetch_edges(struct store *s, struct fault *f, struct oinode *oi, cons
     return err;
 }
 
-static int write_locked(struct store *s, struct fault *f, struct store_file *file, uint64_t off, const uint8_t *bytes,
-                        size_t size, bool kill_suidgid)
+static int write_locked(struct store *s, struct fault *f, struct store_file *file, uint64_t off,
+                        const uint8_t *bytes, size_t size, bool kill_suidgid)
 {
     struct span sp = span_of(off, bytes, size);
     struct inode in;
@@ -286,10 +294,10 @@ static int write_locked(struct store *s, struct fault *f, struct store_file *fil
     return err;
 }
 
-// Large writes: whole blocks go to disk without the lock; then they and the edges become pending content under one hold of it, so
-// that the write is there whole or not at all.
-static int write_direct(struct store *s, struct store_file *file, uint64_t off, const uint8_t *bytes, size_t size,
-                        bool kill_suidgid)
+// Large writes: whole blocks go to disk without the lock; then they and the edges become pending
+// content under one hold of it, so that the write is there whole or not at all.
+static int write_direct(struct store *s, struct store_file *file, uint64_t off,
+                        const uint8_t *bytes, size_t size, bool kill_suidgid)
 {
     struct span sp = span_of(off, bytes, size);
     struct direct *d = direct_begin();
@@ -317,7 +325,8 @@ static int write_direct(struct store *s, struct store_file *file, uint64_t off, 
         fault_begin(&f);
         do {
             store_lock(s);
-            err = change_begin(s, &f, file, &in); // completed meanwhile? then new pending content begins
+            err = change_begin(s, &f, file,
+                               &in); // completed meanwhile? then new pending content begins
             if (err == 0)
                 err = fetch_edges(s, &f, file->oi, &in, &sp);
             if (err == 0)
@@ -333,8 +342,8 @@ static int write_direct(struct store *s, struct store_file *file, uint64_t off, 
     return err;
 }
 
-int store_write(struct store *s, enum store_how how, struct store_file *file, uint64_t off, const void *bytes,
-                size_t size, bool kill_suidgid)
+int store_write(struct store *s, enum store_how how, struct store_file *file, uint64_t off,
+                const void *bytes, size_t size, bool kill_suidgid)
 {
     struct fault f;
     int err;
@@ -346,7 +355,8 @@ int store_write(struct store *s, enum store_how how, struct store_file *file, ui
     if (off > FILE_BYTES_MAX - size)
         return -EFBIG;
     if (size >= DIRECT_BYTES_MIN)
-        return how == STORE_NONBLOCK ? -AF_E_WOULD_BLOCK : write_direct(s, file, off, bytes, size, kill_suidgid);
+        return how == STORE_NONBLOCK ? -AF_E_WOULD_BLOCK
+                                     : write_direct(s, file, off, bytes, size, kill_suidgid);
     fault_begin(&f);
     do {
         store_lock(s);
@@ -358,7 +368,8 @@ int store_write(struct store *s, enum store_how how, struct store_file *file, ui
 
 // ---- fallocate ----
 
-// Room for `len` bytes at `off` that are not there yet: asked for and let go, since space is promised at write.
+// Room for `len` bytes at `off` that are not there yet: asked for and let go, since space is
+// promised at write.
 static int check_room(struct store *s, struct fault *f, uint64_t len)
 {
     uint64_t blocks = BLOCKS_OF(len);
@@ -369,8 +380,8 @@ static int check_room(struct store *s, struct fault *f, uint64_t len)
     return err;
 }
 
-static int fallocate_locked(struct store *s, struct fault *f, struct store_file *file, int mode, uint64_t off,
-                            uint64_t len)
+static int fallocate_locked(struct store *s, struct fault *f, struct store_file *file, int mode,
+                            uint64_t off, uint64_t len)
 {
     bool keep_size = mode & FALLOC_FL_KEEP_SIZE;
     struct inode in;
@@ -393,7 +404,8 @@ static int fallocate_locked(struct store *s, struct fault *f, struct store_file 
     return err;
 }
 
-int store_fallocate(struct store *s, enum store_how how, struct store_file *file, int mode, uint64_t off, uint64_t len)
+int store_fallocate(struct store *s, enum store_how how, struct store_file *file, int mode,
+                    uint64_t off, uint64_t len)
 {
     struct fault f;
     int err;
@@ -402,8 +414,9 @@ int store_fallocate(struct store *s, enum store_how how, struct store_file *file
         return -EINVAL;
     if (off > FILE_BYTES_MAX - len)
         return -EFBIG;
-    if (mode != 0 && mode != FALLOC_FL_KEEP_SIZE && mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) &&
-        mode != FALLOC_FL_ZERO_RANGE && mode != (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE))
+    if (mode != 0 && mode != FALLOC_FL_KEEP_SIZE &&
+        mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) && mode != FALLOC_FL_ZERO_RANGE &&
+        mode != (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE))
         return -EOPNOTSUPP;
     fault_begin(&f);
     do {
@@ -416,7 +429,8 @@ int store_fallocate(struct store *s, enum store_how how, struct store_file *file
 
 // ---- truncation, from setattr ----
 
-int file_truncate(struct store *s, struct fault *f, uint64_t ino, struct store_file *file, uint64_t size)
+int file_truncate(struct store *s, struct fault *f, uint64_t ino, struct store_file *file,
+                  uint64_t size)
 {
     struct oinode *oi = oinode_get(s, ino);
     bool alone;
@@ -424,7 +438,8 @@ int file_truncate(struct store *s, struct fault *f, uint64_t ino, struct store_f
 
     if (!oi)
         return -ENOMEM;
-    alone = !file && oi->dirty_handles == 0; // by path on a file that nobody is changing: an operation of its own
+    alone = !file && oi->dirty_handles ==
+                         0; // by path on a file that nobody is changing: an operation of its own
     oi->opens++;
     err = truncate_locked(s, f, oi, size);
     if (err == 0 && file)
@@ -499,9 +514,10 @@ void store_kick(struct store *s)
 static void lost_content(struct store *s, struct oinode *oi, int err)
 {
     s->errors++;
-    message(&s->config.sink, MESSAGE_ERROR,
-            "inode %llu: what was written and closed could not be made part of the store (%s): %s; it is dropped",
-            (unsigned long long)oi->ino, err_name(err), err_text(err));
+    message(
+        &s->config.sink, MESSAGE_ERROR,
+        "inode %llu: what was written and closed could not be made part of the store (%s): %s; it is dropped",
+        (unsigned long long)oi->ino, err_name(err), err_text(err));
     pending_drop(s, oi);
 }
 
@@ -522,7 +538,8 @@ static void close_handle(struct store *s, struct store_file *file)
     oinode_put(s, oi);
 }
 
-// The last handle that changed the content completes it. -AF_E_FAULT: not closed yet; everything else: closed.
+// The last handle that changed the content completes it. -AF_E_FAULT: not closed yet; everything
+// else: closed.
 static int release_locked(struct store *s, struct fault *f, struct store_file *file)
 {
     struct oinode *oi = file->oi;
@@ -559,7 +576,8 @@ int store_release(struct store *s, enum store_how how, struct store_file *file)
         return err;
     if (!closed) { // what it waited for failed: no space after all, a rotten block, the log
         store_lock(s);
-        if (file->oi->p && file->dirty_epoch == file->oi->epoch) { // else somebody has completed it meanwhile
+        if (file->oi->p &&
+            file->dirty_epoch == file->oi->epoch) { // else somebody has completed it meanwhile
             if (file->oi->dirty_handles == 1)
                 lost_content(s, file->oi, err);
             else

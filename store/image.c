@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Opening a store at an image, replaying the log onto it, and handing a frozen image to the checkpoint: what checkpoint/ needs.
+// Opening a store at an image, replaying the log onto it, and handing a frozen image to the
+// checkpoint: what checkpoint/ needs.
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,11 +10,12 @@
 #include "base/err.h"
 #include "store/store_internal.h"
 
-#define CACHE_BYTES_MIN (UINT64_C(1) << 20)
+#define CACHE_BYTES_MIN       (UINT64_C(1) << 20)
 #define PENDING_BYTES_DEFAULT (UINT64_C(64) << 20)
-#define NUMBERS_JUMP (UINT64_C(1) << 20) // after a crash: numbers that nobody may get again
+#define NUMBERS_JUMP          (UINT64_C(1) << 20) // after a crash: numbers that nobody may get again
 
-static int store_new(const struct store_config *config, const uint8_t uuid[16], uint64_t hash_seed, struct store **ret)
+static int store_new(const struct store_config *config, const uint8_t uuid[16], uint64_t hash_seed,
+                     struct store **ret)
 {
     struct store *s = calloc(1, sizeof(*s));
 
@@ -21,7 +23,8 @@ static int store_new(const struct store_config *config, const uint8_t uuid[16], 
         return -ENOMEM;
     s->config = *config;
     s->hash_seed = hash_seed;
-    s->pending_mem_max = (config->pending_bytes ? config->pending_bytes : PENDING_BYTES_DEFAULT) / BLOCK_BYTES;
+    s->pending_mem_max =
+        (config->pending_bytes ? config->pending_bytes : PENDING_BYTES_DEFAULT) / BLOCK_BYTES;
     list_init(&s->pending);
     list_init(&s->reap);
     buf_init(&s->encode);
@@ -91,8 +94,8 @@ static int create_locked(struct store *s, struct fault *f, const struct store_cr
     return 0;
 }
 
-int store_create_empty(const struct store_config *config, const uint8_t uuid[16], uint64_t hash_seed,
-                       const struct store_cred *cred, struct store **ret_store)
+int store_create_empty(const struct store_config *config, const uint8_t uuid[16],
+                       uint64_t hash_seed, const struct store_cred *cred, struct store **ret_store)
 {
     struct space_image none = {0};
     struct store *s;
@@ -136,7 +139,8 @@ static int check_root(struct store *s)
     return err;
 }
 
-int store_open_image(const struct store_config *config, const struct store_image *image, struct store **ret_store)
+int store_open_image(const struct store_config *config, const struct store_image *image,
+                     struct store **ret_store)
 {
     struct store *s;
     int err = store_new(config, image->uuid, image->hash_seed, &s);
@@ -144,7 +148,8 @@ int store_open_image(const struct store_config *config, const struct store_image
     if (err < 0)
         return err;
     s->tree.root = image->root;
-    s->tree.generation = image->generation + 1; // the frozen one is on disk; what is born now is younger
+    s->tree.generation =
+        image->generation + 1; // the frozen one is on disk; what is born now is younger
     s->next_ino = s->logged_ino = image->next_ino;
     s->inodes = image->inodes;
     s->applied_lsn = s->frozen_lsn = s->checkpoint_lsn = image->cut_lsn;
@@ -299,14 +304,14 @@ int store_freeze(struct store *s, struct store_frozen **ret_frozen)
     uint64_t start = ticks_us();
 
     AF_ASSERT(!s->frozen); // one checkpoint at a time
-    if (s->failed) { // what a failed disk says of later syncs is worth nothing
+    if (s->failed) {       // what a failed disk says of later syncs is worth nothing
         int err = s->failed;
 
         store_unlock(s);
         free(z);
         return err;
     }
-    tree_sweep(&s->tree);  // what it frees belongs to the interval that ends here
+    tree_sweep(&s->tree); // what it frees belongs to the interval that ends here
     z->space = space_freeze(s->space);
     if (!z->space) {
         store_unlock(s);
@@ -347,8 +352,8 @@ static void add_written(void *arg, uint64_t address, uint64_t count)
         a->err = space_frozen_add(a->z, address, count);
 }
 
-int store_write_frozen(struct store *s, struct store_frozen *z, uint64_t sequence, struct store_image *ret_image,
-                       struct store_checkpoint_stats *ret_stats)
+int store_write_frozen(struct store *s, struct store_frozen *z, uint64_t sequence,
+                       struct store_image *ret_image, struct store_checkpoint_stats *ret_stats)
 {
     struct adder adder = {.z = z->space};
     struct tree_write_stats w = {0};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Inodes: their item in the tree, as a reader sees them (pending attributes over the tree's), and the table of those that are
-// open or have pending content.
+// Inodes: their item in the tree, as a reader sees them (pending attributes over the tree's), and
+// the table of those that are open or have pending content.
 
 #include <dirent.h>
 #include <stdlib.h>
@@ -12,7 +12,8 @@
 
 static struct time_disk time_encode(const struct timespec *t)
 {
-    return (struct time_disk){.sec = le64_put((uint64_t)t->tv_sec), .nsec = le32_put((uint32_t)t->tv_nsec)};
+    return (struct time_disk){.sec = le64_put((uint64_t)t->tv_sec),
+                              .nsec = le32_put((uint32_t)t->tv_nsec)};
 }
 
 static bool time_decode(const struct time_disk *d, struct timespec *ret)
@@ -45,8 +46,8 @@ void inode_encode(const struct inode *in, struct inode_disk *d)
 
 static bool type_known(uint32_t mode)
 {
-    return S_ISREG(mode) || S_ISDIR(mode) || S_ISLNK(mode) || S_ISCHR(mode) || S_ISBLK(mode) || S_ISFIFO(mode) ||
-           S_ISSOCK(mode);
+    return S_ISREG(mode) || S_ISDIR(mode) || S_ISLNK(mode) || S_ISCHR(mode) || S_ISBLK(mode) ||
+           S_ISFIFO(mode) || S_ISSOCK(mode);
 }
 
 int inode_decode(const void *bytes, size_t len, struct inode *ret)
@@ -71,13 +72,13 @@ int inode_decode(const void *bytes, size_t len, struct inode *ret)
         .attr_lsn = le64_get(d.attr_lsn),
         .listing_lsn = le64_get(d.listing_lsn),
     };
-    if (!time_decode(&d.atime, &in.atime) || !time_decode(&d.mtime, &in.mtime) || !time_decode(&d.ctime, &in.ctime) ||
-        !time_decode(&d.btime, &in.btime))
+    if (!time_decode(&d.atime, &in.atime) || !time_decode(&d.mtime, &in.mtime) ||
+        !time_decode(&d.ctime, &in.ctime) || !time_decode(&d.btime, &in.btime))
         return -AF_E_ITEM;
-    if (!type_known(in.mode) || (in.mode & ~(uint32_t)(S_IFMT | 07777)) || in.size > FILE_BYTES_MAX ||
-        in.content_id == 0 || in.content_id > INO_MAX || in.parent > INO_MAX ||
-        S_ISDIR(in.mode) != (in.parent != 0) || le32_get(d.flags) != 0 || le32_get(d.reserved0) != 0 ||
-        le64_get(d.reserved1) != 0)
+    if (!type_known(in.mode) || (in.mode & ~(uint32_t)(S_IFMT | 07777)) ||
+        in.size > FILE_BYTES_MAX || in.content_id == 0 || in.content_id > INO_MAX ||
+        in.parent > INO_MAX || S_ISDIR(in.mode) != (in.parent != 0) || le32_get(d.flags) != 0 ||
+        le32_get(d.reserved0) != 0 || le64_get(d.reserved1) != 0)
         return -AF_E_ITEM;
     *ret = in;
     return 0;
@@ -105,7 +106,8 @@ void inode_put(struct store *s, uint64_t ino, const struct inode *in)
     tree_put(&s->tree, key_make(ino, KIND_INODE, 0), &d, sizeof(d));
 }
 
-int inode_current(struct store *s, struct fault *f, uint64_t ino, struct inode *ret, struct oinode **ret_oi)
+int inode_current(struct store *s, struct fault *f, uint64_t ino, struct inode *ret,
+                  struct oinode **ret_oi)
 {
     struct oinode *oi = oinode_find(s, ino);
     struct pending *p = oi ? oi->p : NULL;
@@ -152,7 +154,8 @@ void inode_to_attr(uint64_t ino, const struct inode *in, struct store_attr *ret)
     if (S_ISDIR(in->mode)) { // the item counts entries; programs expect a size in bytes
         ret->size = BLOCK_BYTES * (1 + in->size / 64);
         ret->blocks = ret->size / BLOCK_BYTES;
-    } else if (S_ISREG(in->mode) && ret->blocks == 0 && in->size > 0 && in->size <= INLINE_BYTES_MAX) {
+    } else if (S_ISREG(in->mode) && ret->blocks == 0 && in->size > 0 &&
+               in->size <= INLINE_BYTES_MAX) {
         ret->blocks = 1; // in line: du should not call it a hole
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Names: lookup, making, linking, unlinking and renaming. Each changes the tree by one operation; those that meet a file with
-// pending content complete it first, in the same order in the log (a rename never reaches the disk before the content it carries).
+// Names: lookup, making, linking, unlinking and renaming. Each changes the tree by one operation;
+// those that meet a file with pending content complete it first, in the same order in the log (a
+// rename never reaches the disk before the content it carries).
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -34,7 +35,8 @@ static int attr_get(struct store *s, struct fault *f, uint64_t ino, struct store
 
 // ---- lookup ----
 
-static int lookup_locked(struct store *s, struct fault *f, uint64_t parent, const char *name, struct store_attr *ret)
+static int lookup_locked(struct store *s, struct fault *f, uint64_t parent, const char *name,
+                         struct store_attr *ret)
 {
     struct dentry d;
     struct inode in;
@@ -50,7 +52,8 @@ static int lookup_locked(struct store *s, struct fault *f, uint64_t parent, cons
     return err < 0 ? err : attr_get(s, f, d.ino, ret);
 }
 
-int store_lookup(struct store *s, enum store_how how, uint64_t parent, const char *name, struct store_attr *ret_attr)
+int store_lookup(struct store *s, enum store_how how, uint64_t parent, const char *name,
+                 struct store_attr *ret_attr)
 {
     struct fault f;
     int err;
@@ -66,9 +69,10 @@ int store_lookup(struct store *s, enum store_how how, uint64_t parent, const cha
 
 // ---- making ----
 
-// What every new name needs: a directory to stand in, a name that is free, an index. *ret_dir: the parent.
-static int new_name(struct store *s, struct fault *f, uint64_t parent, const char *name, struct inode *ret_dir,
-                    size_t *ret_len, uint8_t *ret_index)
+// What every new name needs: a directory to stand in, a name that is free, an index. *ret_dir: the
+// parent.
+static int new_name(struct store *s, struct fault *f, uint64_t parent, const char *name,
+                    struct inode *ret_dir, size_t *ret_len, uint8_t *ret_index)
 {
     struct dentry d;
     int err = store_writable(s);
@@ -112,8 +116,9 @@ static struct inode new_inode(const struct inode *dir, uint64_t ino, uint32_t mo
     return in;
 }
 
-static int make_locked(struct store *s, struct fault *f, uint64_t parent, const char *name, uint32_t mode,
-                       uint64_t rdev, const char *target, const struct store_cred *cred, struct store_attr *ret)
+static int make_locked(struct store *s, struct fault *f, uint64_t parent, const char *name,
+                       uint32_t mode, uint64_t rdev, const char *target,
+                       const struct store_cred *cred, struct store_attr *ret)
 {
     struct inode dir;
     struct op op;
@@ -154,8 +159,9 @@ static int make_locked(struct store *s, struct fault *f, uint64_t parent, const 
     return 0;
 }
 
-int store_mknod(struct store *s, enum store_how how, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev,
-                const struct store_cred *cred, struct store_attr *ret_attr)
+int store_mknod(struct store *s, enum store_how how, uint64_t parent, const char *name,
+                uint32_t mode, uint64_t rdev, const struct store_cred *cred,
+                struct store_attr *ret_attr)
 {
     struct fault f;
     int err;
@@ -173,8 +179,8 @@ int store_mknod(struct store *s, enum store_how how, uint64_t parent, const char
     return err;
 }
 
-int store_symlink(struct store *s, enum store_how how, uint64_t parent, const char *name, const char *target,
-                  const struct store_cred *cred, struct store_attr *ret_attr)
+int store_symlink(struct store *s, enum store_how how, uint64_t parent, const char *name,
+                  const char *target, const struct store_cred *cred, struct store_attr *ret_attr)
 {
     size_t len = strlen(target);
     struct fault f;
@@ -239,8 +245,9 @@ int store_readlink(struct store *s, enum store_how how, uint64_t ino, char targe
 }
 
 // A new file, open: it is pending, name and all.
-static int create_locked(struct store *s, struct fault *f, uint64_t parent, const char *name, uint32_t mode,
-                         const struct store_cred *cred, struct store_attr *ret, struct oinode **ret_oi)
+static int create_locked(struct store *s, struct fault *f, uint64_t parent, const char *name,
+                         uint32_t mode, const struct store_cred *cred, struct store_attr *ret,
+                         struct oinode **ret_oi)
 {
     struct inode dir, in;
     struct oinode *oi;
@@ -283,8 +290,9 @@ static int create_locked(struct store *s, struct fault *f, uint64_t parent, cons
     return 0;
 }
 
-int store_create(struct store *s, enum store_how how, uint64_t parent, const char *name, uint32_t mode, int flags,
-                 const struct store_cred *cred, struct store_attr *ret_attr, struct store_file **ret_file)
+int store_create(struct store *s, enum store_how how, uint64_t parent, const char *name,
+                 uint32_t mode, int flags, const struct store_cred *cred,
+                 struct store_attr *ret_attr, struct store_file **ret_file)
 {
     struct store_file *file = calloc(1, sizeof(*file));
     struct oinode *oi;
@@ -326,8 +334,8 @@ static int complete_ino(struct store *s, struct fault *f, uint64_t ino)
     return err;
 }
 
-static int link_locked(struct store *s, struct fault *f, uint64_t ino, uint64_t parent, const char *name,
-                       struct store_attr *ret)
+static int link_locked(struct store *s, struct fault *f, uint64_t ino, uint64_t parent,
+                       const char *name, struct store_attr *ret)
 {
     struct inode dir, in;
     struct oinode *oi;
@@ -374,7 +382,8 @@ int store_link(struct store *s, enum store_how how, uint64_t ino, uint64_t paren
     return err;
 }
 
-// The name of a new file goes; with it the file, unless it is open: then it lives on without a name, in memory only.
+// The name of a new file goes; with it the file, unless it is open: then it lives on without a
+// name, in memory only.
 static void drop_fresh_name(struct store *s, struct oinode *oi)
 {
     struct pending *p = oi->p;
@@ -392,7 +401,8 @@ static void drop_fresh_name(struct store *s, struct oinode *oi)
 }
 
 // Flags of an operation that takes a name of `ino` away.
-static int loss_flags(struct store *s, struct fault *f, uint64_t ino, const struct inode *in, uint8_t *ret_flags)
+static int loss_flags(struct store *s, struct fault *f, uint64_t ino, const struct inode *in,
+                      uint8_t *ret_flags)
 {
     struct oinode *oi = oinode_find(s, ino);
     size_t extents = 0;
@@ -610,7 +620,8 @@ static int rename_check(struct store *s, struct fault *f, struct rename *r)
     return 0;
 }
 
-// Pending content takes part: what moves is completed first; a new file that is replaced loses its name.
+// Pending content takes part: what moves is completed first; a new file that is replaced loses its
+// name.
 static int rename_complete(struct store *s, struct fault *f, struct rename *r)
 {
     int err = complete_ino(s, f, r->from.ino);
@@ -672,11 +683,14 @@ static int rename_locked(struct store *s, struct fault *f, struct rename *r)
     return err;
 }
 
-int store_rename(struct store *s, enum store_how how, uint64_t parent, const char *name, uint64_t new_parent,
-                 const char *new_name, unsigned flags)
+int store_rename(struct store *s, enum store_how how, uint64_t parent, const char *name,
+                 uint64_t new_parent, const char *new_name, unsigned flags)
 {
-    struct rename r = {
-        .parent = parent, .name = name, .new_parent = new_parent, .new_name = new_name, .flags = flags};
+    struct rename r = {.parent = parent,
+                       .name = name,
+                       .new_parent = new_parent,
+                       .new_name = new_name,
+                       .flags = flags};
     struct fault f;
     int err;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Operations to bytes and back (docs/FORMAT.md, "Operation bodies"). Pure: no I/O, no locks; the only allocation is the array of
-// pieces, bounded by the body's length. Decoding refuses whatever encoding could not have written.
+// Operations to bytes and back (docs/FORMAT.md, "Operation bodies"). Pure: no I/O, no locks; the
+// only allocation is the array of pieces, bounded by the body's length. Decoding refuses whatever
+// encoding could not have written.
 
 #include "store/op.h"
 
@@ -15,7 +16,7 @@
 #include "store/store_internal.h"
 
 #define ADDRESS_MAX (UINT64_MAX / BLOCK_BYTES)
-#define BLOCK_MAX (UINT64_C(1) << 51) // blocks of the largest file
+#define BLOCK_MAX   (UINT64_C(1) << 51) // blocks of the largest file
 
 static const char *const NAMES[] = {
     [OP_MAKE] = "make",
@@ -234,8 +235,9 @@ static void get_inode(struct reader *r, struct inode *ret)
     const uint8_t *bytes = reader_take(r, sizeof(struct inode_disk));
 
     // What put_inode() leaves out must be zero: replay would not use it.
-    if (bytes && (inode_decode(bytes, sizeof(struct inode_disk), ret) < 0 || ret->content_lsn != 0 ||
-                  ret->attr_lsn != 0 || ret->listing_lsn != 0 || ret->blocks != 0))
+    if (bytes &&
+        (inode_decode(bytes, sizeof(struct inode_disk), ret) < 0 || ret->content_lsn != 0 ||
+         ret->attr_lsn != 0 || ret->listing_lsn != 0 || ret->blocks != 0))
         r->failed = true;
 }
 
@@ -351,7 +353,8 @@ static int get_complete(struct reader *r, struct op *op)
         return 0;
     case CONTENT_INLINE:
         op->bytes_len = reader_u32(r);
-        if (op->bytes_len == 0 || op->bytes_len > INLINE_BYTES_MAX || op->bytes_len != op->inode.size)
+        if (op->bytes_len == 0 || op->bytes_len > INLINE_BYTES_MAX ||
+            op->bytes_len != op->inode.size)
             r->failed = true;
         op->bytes = reader_take(r, op->bytes_len);
         return 0;
@@ -466,8 +469,8 @@ int op_decode(const void *body, size_t body_bytes, struct op *ret_op)
     ret_op->time.tv_sec = (time_t)reader_u64(&r);
     ret_op->time.tv_nsec = reader_u32(&r);
     reserved |= reader_u32(&r);
-    if (r.failed || reserved != 0 || ret_op->index >= DENTRY_INDEX_MAX || ret_op->time.tv_nsec > 999999999 ||
-        ret_op->next_ino > INO_MAX + 1)
+    if (r.failed || reserved != 0 || ret_op->index >= DENTRY_INDEX_MAX ||
+        ret_op->time.tv_nsec > 999999999 || ret_op->next_ino > INO_MAX + 1)
         return -AF_E_LOG_RECORD;
     int err = get_fields(&r, ret_op);
 
@@ -485,7 +488,8 @@ void op_free(struct op *op)
     op->piece_count = 0;
 }
 
-static int xattr_addresses(const struct op_xattr *x, int (*each)(void *, uint64_t, uint64_t), void *arg)
+static int xattr_addresses(const struct op_xattr *x, int (*each)(void *, uint64_t, uint64_t),
+                           void *arg)
 {
     int err = 0;
 
@@ -496,13 +500,15 @@ static int xattr_addresses(const struct op_xattr *x, int (*each)(void *, uint64_
     return err;
 }
 
-int op_addresses(const struct op *op, int (*each)(void *arg, uint64_t address, uint64_t count), void *arg)
+int op_addresses(const struct op *op, int (*each)(void *arg, uint64_t address, uint64_t count),
+                 void *arg)
 {
     int err = 0;
 
     if (op->kind == OP_MAKE && op->target_len > INLINE_BYTES_MAX)
         err = each(arg, op->target_address, 1);
-    if (err == 0 && (op->kind == OP_SET_XATTR || (op->kind == OP_ATTRIBUTES && (op->flags & OP_AND_XATTR))))
+    if (err == 0 &&
+        (op->kind == OP_SET_XATTR || (op->kind == OP_ATTRIBUTES && (op->flags & OP_AND_XATTR))))
         err = xattr_addresses(&op->xattr, each, arg);
     for (unsigned i = 0; err == 0 && i < op->xattr_count; i++)
         err = xattr_addresses(&op->xattrs[i], each, arg);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Logical operations: what a log record says (docs/FORMAT.md, "Operation bodies"). Encoding and decoding are pure; a decoded
-// operation borrows from the body.
+// Logical operations: what a log record says (docs/FORMAT.md, "Operation bodies"). Encoding and
+// decoding are pure; a decoded operation borrows from the body.
 #ifndef AF_STORE_OP_H
 #define AF_STORE_OP_H
 
@@ -37,7 +37,7 @@ enum op_kind {
     OP_NUMBERS = 12,
 };
 
-enum { // flags
+enum {                     // flags
     OP_NEW = 1,            // complete
     OP_KEEP_ORPHAN = 1,    // unlink, rename: the inode stays, it is open
     OP_CONTENT_ORPHAN = 2, // unlink, rename: its content goes to the orphan list
@@ -60,8 +60,8 @@ struct op_piece {
     uint64_t block, count;
     enum piece_type type;
     uint64_t address;
-    const uint8_t *checksums; // EXTENT, decoded: count little-endian 64-bit numbers; unaligned
-    const uint8_t *data;      // DATA, decoded: count blocks
+    const uint8_t *checksums;     // EXTENT, decoded: count little-endian 64-bit numbers; unaligned
+    const uint8_t *data;          // DATA, decoded: count blocks
     const uint8_t *const *blocks; // DATA, when encoding: count pointers to blocks
 };
 
@@ -70,7 +70,8 @@ struct op_xattr {
     uint8_t name_len;
     const uint8_t *value;
     uint32_t value_len;
-    const uint8_t *addresses; // one little-endian number for each block when value_len > INLINE_BYTES_MAX
+    const uint8_t
+        *addresses; // one little-endian number for each block when value_len > INLINE_BYTES_MAX
 };
 
 #define OP_XATTRS_MAX 64u // of a new file in one record
@@ -78,28 +79,28 @@ struct op_xattr {
 struct op {
     enum op_kind kind;
     uint8_t flags;
-    uint8_t index;            // collision index of the name that is added
+    uint8_t index; // collision index of the name that is added
     uint64_t next_ino;
     struct timespec time;
-    uint64_t ino;             // also: content id (stage), id (reap)
+    uint64_t ino; // also: content id (stage), id (reap)
     uint64_t parent, new_parent, replaced;
     const char *name, *new_name; // not terminated
     uint8_t name_len, new_name_len;
     struct inode inode;
-    const uint8_t *target;    // symlink
+    const uint8_t *target; // symlink
     uint32_t target_len;
-    uint64_t target_address;  // when target_len > INLINE_BYTES_MAX
-    struct op_xattr xattr;    // set xattr, attributes with OP_AND_XATTR
+    uint64_t target_address;               // when target_len > INLINE_BYTES_MAX
+    struct op_xattr xattr;                 // set xattr, attributes with OP_AND_XATTR
     struct op_xattr xattrs[OP_XATTRS_MAX]; // make, complete NEW
     uint16_t xattr_count;
     enum content_mode content;
-    const uint8_t *bytes;     // CONTENT_INLINE
+    const uint8_t *bytes; // CONTENT_INLINE
     uint32_t bytes_len;
     uint64_t staged_id;
     uint64_t keep_blocks;
-    struct op_piece *pieces;  // malloc'ed by op_decode() and by whoever builds one; op_free()
+    struct op_piece *pieces; // malloc'ed by op_decode() and by whoever builds one; op_free()
     uint32_t piece_count;
-    uint8_t what;             // reap
+    uint8_t what; // reap
     uint64_t from_block;
 };
 
@@ -108,7 +109,8 @@ void op_encode(const struct op *op, struct buf *out); // appends; out->failed wh
 int op_decode(const void *body, size_t body_bytes, struct op *ret_op) AF_NODISCARD;
 void op_free(struct op *op); // the pieces
 // Calls `each` for every run of blocks that the operation names.
-int op_addresses(const struct op *op, int (*each)(void *arg, uint64_t address, uint64_t count), void *arg);
+int op_addresses(const struct op *op, int (*each)(void *arg, uint64_t address, uint64_t count),
+                 void *arg);
 static inline uint64_t op_le64(const uint8_t *p, uint64_t i);
 const char *op_name(enum op_kind kind);
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Second half of an operation: the change of the tree, in memory, in one place for live operations and for replay. op_prepare() ran
-// under this lock hold, so nothing is missing and nothing can fail; what would fail is a broken promise of op_prepare() and is asserted.
+// Second half of an operation: the change of the tree, in memory, in one place for live operations
+// and for replay. op_prepare() ran under this lock hold, so nothing is missing and nothing can
+// fail; what would fail is a broken promise of op_prepare() and is asserted.
 //
-// T2: replay of a prefix of the log gives the tree that living it gave. So nothing is chosen here: numbers, times and
-// addresses of data come from the operation, LSNs from its record.
+// T2: replay of a prefix of the log gives the tree that living it gave. So nothing is chosen here:
+// numbers, times and addresses of data come from the operation, LSNs from its record.
 
 #include <dirent.h>
 #include <string.h>
@@ -28,7 +29,8 @@ static struct inode must_get(struct store *s, uint64_t ino)
 }
 
 // One entry more or less, and a subdirectory more or less.
-static void dir_change(struct store *s, const struct op *op, uint64_t dir, int entries, int subdirs, uint64_t lsn)
+static void dir_change(struct store *s, const struct op *op, uint64_t dir, int entries, int subdirs,
+                       uint64_t lsn)
 {
     struct inode in = must_get(s, dir);
 
@@ -72,7 +74,8 @@ static bool orphan_get(struct store *s, enum orphan_what what, uint64_t id, stru
     size_t len;
 
     fault_begin(&f);
-    int err = tree_get(&s->tree, &s->tree.root, &f, key_make(0, KIND_ORPHAN, ORPHAN_OFF(what, id)), &value, &len);
+    int err = tree_get(&s->tree, &s->tree.root, &f, key_make(0, KIND_ORPHAN, ORPHAN_OFF(what, id)),
+                       &value, &len);
 
     AF_ASSERT(err == 0 || err == -ENOENT);
     if (err == 0) {
@@ -171,8 +174,9 @@ static void put_piece(struct store *s, uint64_t content, const struct op_piece *
             if (p->type == PIECE_EXTENT)
                 sums[i] = op_le64(p->checksums, at);
             else
-                sums[i] = data_put(s, p->address + at, p->data ? p->data + at * BLOCK_BYTES : p->blocks[at],
-                                   BLOCK_BYTES);
+                sums[i] =
+                    data_put(s, p->address + at,
+                             p->data ? p->data + at * BLOCK_BYTES : p->blocks[at], BLOCK_BYTES);
         }
         content_put_extent(s, content, p->block + done, p->address + done, lsn, n, sums);
         done += n;
@@ -181,7 +185,8 @@ static void put_piece(struct store *s, uint64_t content, const struct op_piece *
 }
 
 // Lays the pieces over the content; *blocks follows.
-static void put_pieces(struct store *s, uint64_t content, const struct op *op, uint64_t lsn, uint64_t *blocks)
+static void put_pieces(struct store *s, uint64_t content, const struct op *op, uint64_t lsn,
+                       uint64_t *blocks)
 {
     if (op->keep_blocks != NO_BLOCK)
         *blocks -= content_clear(s, content, op->keep_blocks, NO_BLOCK - 1);
@@ -218,7 +223,8 @@ static void merge_staged(struct store *s, uint64_t content, uint64_t staged, uin
     orphan_delete(s, ORPHAN_STAGED, staged);
 }
 
-static void apply_content(struct store *s, const struct op *op, const struct inode *old, struct inode *in, uint64_t lsn)
+static void apply_content(struct store *s, const struct op *op, const struct inode *old,
+                          struct inode *in, uint64_t lsn)
 {
     struct orphan_disk staged;
     bool exchanged = in->content_id != old->content_id;
@@ -348,10 +354,11 @@ static void apply_exchange(struct store *s, const struct op *op, uint64_t lsn)
     struct inode a = must_get(s, op->ino), b = must_get(s, op->replaced);
     int dirs = (S_ISDIR(b.mode) ? 1 : 0) - (S_ISDIR(a.mode) ? 1 : 0); // what the old parent gains
 
-    dentry_put(s, op->parent, op->name, op->name_len, index_of(s, op->parent, op->name, op->name_len), op->replaced,
-               mode_to_type(b.mode));
+    dentry_put(s, op->parent, op->name, op->name_len,
+               index_of(s, op->parent, op->name, op->name_len), op->replaced, mode_to_type(b.mode));
     dentry_put(s, op->new_parent, op->new_name, op->new_name_len,
-               index_of(s, op->new_parent, op->new_name, op->new_name_len), op->ino, mode_to_type(a.mode));
+               index_of(s, op->new_parent, op->new_name, op->new_name_len), op->ino,
+               mode_to_type(a.mode));
     dir_change(s, op, op->parent, 0, dirs, lsn);
     dir_change(s, op, op->new_parent, 0, -dirs, lsn);
     moved_to(s, op, op->ino, op->new_parent, lsn);
@@ -376,7 +383,8 @@ static void apply_rename(struct store *s, const struct op *op, uint64_t lsn)
         lose_name(s, op, op->replaced, lsn);
     }
     remove_name(s, op->parent, op->name, op->name_len);
-    dentry_put(s, op->new_parent, op->new_name, op->new_name_len, index, op->ino, mode_to_type(in.mode));
+    dentry_put(s, op->new_parent, op->new_name, op->new_name_len, index, op->ino,
+               mode_to_type(in.mode));
     dir_change(s, op, op->parent, -1, -dir, lsn);
     dir_change(s, op, op->new_parent, 1, dir, lsn);
     moved_to(s, op, op->ino, op->new_parent, lsn);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// First half of an operation: read and check everything that op_apply() will touch, and have memory and space ready. Whatever can
-// go wrong (a cold block, a rotten one, no space, a record that does not fit the tree) goes wrong here; afterwards nothing does.
-// The same code prepares live operations and replayed ones.
+// First half of an operation: read and check everything that op_apply() will touch, and have memory
+// and space ready. Whatever can go wrong (a cold block, a rotten one, no space, a record that does
+// not fit the tree) goes wrong here; afterwards nothing does. The same code prepares live
+// operations and replayed ones.
 
 #include <dirent.h>
 #include <sys/stat.h>
@@ -44,8 +45,8 @@ static int touch_dir(struct store *s, struct fault *f, struct need *n, uint64_t 
 }
 
 // A name that is to be added: it must not be in the tree, nor its index taken.
-static int touch_new_name(struct store *s, struct fault *f, struct need *n, uint64_t dir, const char *name,
-                          uint8_t len, uint8_t index)
+static int touch_new_name(struct store *s, struct fault *f, struct need *n, uint64_t dir,
+                          const char *name, uint8_t len, uint8_t index)
 {
     struct dentry d;
     const void *value;
@@ -65,7 +66,8 @@ static int touch_new_name(struct store *s, struct fault *f, struct need *n, uint
 }
 
 // Reads a range to its end and touches every key in it.
-static int touch_range(struct store *s, struct fault *f, struct need *n, struct key first, struct key last)
+static int touch_range(struct store *s, struct fault *f, struct need *n, struct key first,
+                       struct key last)
 {
     for (;;) {
         struct key key;
@@ -86,8 +88,8 @@ static int touch_range(struct store *s, struct fault *f, struct need *n, struct 
 }
 
 // A name that is there and stands for `ino`.
-static int touch_old_name(struct store *s, struct fault *f, struct need *n, uint64_t dir, const char *name,
-                          uint8_t len, uint64_t ino)
+static int touch_old_name(struct store *s, struct fault *f, struct need *n, uint64_t dir,
+                          const char *name, uint8_t len, uint64_t ino)
 {
     struct dentry d;
     int err = dentry_find_tree(s, f, dir, name, len, &d);
@@ -100,11 +102,12 @@ static int touch_old_name(struct store *s, struct fault *f, struct need *n, uint
     if (err < 0)
         return err;
     n->bytes += sizeof(struct dentry_disk) + len;
-    return touch_range(s, f, n, dentry_key(s, dir, name, len, 0), dentry_key(s, dir, name, len, DENTRY_INDEX_MAX - 1));
+    return touch_range(s, f, n, dentry_key(s, dir, name, len, 0),
+                       dentry_key(s, dir, name, len, DENTRY_INDEX_MAX - 1));
 }
 
-static int touch_content(struct store *s, struct fault *f, struct need *n, uint64_t content, uint64_t first,
-                         uint64_t last)
+static int touch_content(struct store *s, struct fault *f, struct need *n, uint64_t content,
+                         uint64_t first, uint64_t last)
 {
     return content_touch(s, f, content, first, last, &n->items, &n->bytes);
 }
@@ -118,22 +121,25 @@ static int touch_all_content(struct store *s, struct fault *f, struct need *n, u
 }
 
 // Everything of an inode that goes with it.
-static int touch_removal(struct store *s, struct fault *f, struct need *n, uint64_t ino, const struct inode *in,
-                         bool content_stays)
+static int touch_removal(struct store *s, struct fault *f, struct need *n, uint64_t ino,
+                         const struct inode *in, bool content_stays)
 {
-    int err = touch_range(s, f, n, key_make(ino, KIND_XATTR, 0), key_make(ino, KIND_XATTR, UINT64_MAX));
+    int err =
+        touch_range(s, f, n, key_make(ino, KIND_XATTR, 0), key_make(ino, KIND_XATTR, UINT64_MAX));
 
     if (err == 0)
         err = touch_inode(s, f, n, ino);
     if (err < 0 || S_ISDIR(in->mode))
         return err;
     if (content_stays)
-        return touch(s, f, n, key_make(0, KIND_ORPHAN, ORPHAN_OFF(ORPHAN_CONTENT, in->content_id)), 16);
+        return touch(s, f, n, key_make(0, KIND_ORPHAN, ORPHAN_OFF(ORPHAN_CONTENT, in->content_id)),
+                     16);
     return touch_all_content(s, f, n, in->content_id);
 }
 
 // A name of a file goes (unlink, rename over it).
-static int touch_name_loss(struct store *s, struct fault *f, struct need *n, uint64_t ino, uint8_t flags)
+static int touch_name_loss(struct store *s, struct fault *f, struct need *n, uint64_t ino,
+                           uint8_t flags)
 {
     struct inode in;
     int err = inode_get(s, f, ino, &in);
@@ -156,11 +162,13 @@ static int touch_name_loss(struct store *s, struct fault *f, struct need *n, uin
     return touch_removal(s, f, n, ino, &in, flags & OP_CONTENT_ORPHAN);
 }
 
-static int touch_xattr(struct store *s, struct fault *f, struct need *n, uint64_t ino, const char *name, uint8_t len)
+static int touch_xattr(struct store *s, struct fault *f, struct need *n, uint64_t ino,
+                       const char *name, uint8_t len)
 {
     uint64_t hash = name_hash(s, name, len);
 
-    // The whole range of the hash: an old value of the name is replaced, a new one takes a free index.
+    // The whole range of the hash: an old value of the name is replaced, a new one takes a free
+    // index.
     n->bytes += ITEM_BYTES_MAX;
     n->data += BLOCKS_OF(XATTR_VALUE_MAX);
     int err = touch_range(s, f, n, key_make(ino, KIND_XATTR, hash),
@@ -173,7 +181,8 @@ static int touch_xattr(struct store *s, struct fault *f, struct need *n, uint64_
 
 // ---- content of completions ----
 
-static int touch_piece(struct store *s, struct fault *f, struct need *n, uint64_t content, const struct op_piece *p)
+static int touch_piece(struct store *s, struct fault *f, struct need *n, uint64_t content,
+                       const struct op_piece *p)
 {
     int err = touch_content(s, f, n, content, p->block, p->block + p->count - 1);
 
@@ -189,7 +198,8 @@ static int touch_piece(struct store *s, struct fault *f, struct need *n, uint64_
     return err;
 }
 
-static int touch_pieces(struct store *s, struct fault *f, struct need *n, uint64_t content, const struct op *op)
+static int touch_pieces(struct store *s, struct fault *f, struct need *n, uint64_t content,
+                        const struct op *op)
 {
     int err = 0;
 
@@ -215,12 +225,14 @@ static int staged_check(struct store *s, struct fault *f, struct need *n, uint64
     return touch(s, f, n, key, sizeof(struct orphan_disk));
 }
 
-static int touch_merge(struct store *s, struct fault *f, struct need *n, uint64_t content, uint64_t staged)
+static int touch_merge(struct store *s, struct fault *f, struct need *n, uint64_t content,
+                       uint64_t staged)
 {
     struct extent e;
     int err;
 
-    for (uint64_t at = 0; (err = extent_at(s, f, staged, at, NO_BLOCK - 1, &e)) == 0; at = e.block + e.count) {
+    for (uint64_t at = 0; (err = extent_at(s, f, staged, at, NO_BLOCK - 1, &e)) == 0;
+         at = e.block + e.count) {
         uint64_t block = e.block, count = e.count;
 
         n->items += 2;
@@ -237,8 +249,8 @@ static int touch_merge(struct store *s, struct fault *f, struct need *n, uint64_
     return err == -ENOENT ? 0 : err;
 }
 
-static int touch_complete_content(struct store *s, struct fault *f, struct need *n, const struct op *op,
-                                  const struct inode *old)
+static int touch_complete_content(struct store *s, struct fault *f, struct need *n,
+                                  const struct op *op, const struct inode *old)
 {
     uint64_t content = op->inode.content_id;
     int err;
@@ -312,7 +324,8 @@ static int prepare_make(struct store *s, struct fault *f, struct need *n, const 
     if (op->inode.content_id != op->ino || op->inode.size != op->target_len)
         return -AF_E_REPLAY;
     n->data++;
-    err = touch(s, f, n, key_make(op->ino, KIND_INLINE, 0), AF_MIN(op->target_len, INLINE_BYTES_MAX));
+    err =
+        touch(s, f, n, key_make(op->ino, KIND_INLINE, 0), AF_MIN(op->target_len, INLINE_BYTES_MAX));
     return err < 0 ? err : touch(s, f, n, key_make(op->ino, KIND_EXTENT, 0), 24);
 }
 
@@ -382,7 +395,8 @@ static int prepare_inode_change(struct store *s, struct fault *f, struct need *n
 
 static int prepare_stage(struct store *s, struct fault *f, struct need *n, const struct op *op)
 {
-    int err = touch(s, f, n, key_make(0, KIND_ORPHAN, ORPHAN_OFF(ORPHAN_STAGED, op->ino)), sizeof(struct orphan_disk));
+    int err = touch(s, f, n, key_make(0, KIND_ORPHAN, ORPHAN_OFF(ORPHAN_STAGED, op->ino)),
+                    sizeof(struct orphan_disk));
 
     return err < 0 ? err : touch_pieces(s, f, n, op->ino, op);
 }
@@ -455,7 +469,8 @@ static int prepare_kind(struct store *s, struct fault *f, struct need *n, const 
     return -AF_E_REPLAY;
 }
 
-// Operations that give space back, and completions of what was admitted at write, may use the reserve.
+// Operations that give space back, and completions of what was admitted at write, may use the
+// reserve.
 static bool urgent(const struct store *s, const struct op *op)
 {
     switch (op->kind) {
@@ -487,5 +502,6 @@ int op_prepare(struct store *s, struct fault *f, const struct op *op)
 
     if (err < 0)
         return err;
-    return tree_prepare(&s->tree, f, tree_need(&s->tree, n.regions, n.items, n.bytes), n.data, urgent(s, op));
+    return tree_prepare(&s->tree, f, tree_need(&s->tree, n.regions, n.items, n.bytes), n.data,
+                        urgent(s, op));
 }

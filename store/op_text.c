@@ -29,7 +29,8 @@ static void put_entry(struct buf *out, const char *what, uint64_t dir, const cha
 
 static void put_inode(struct buf *out, const struct inode *in)
 {
-    buf_printf(out, " mode=%o uid=%u gid=%u size=%llu", in->mode, in->uid, in->gid, (unsigned long long)in->size);
+    buf_printf(out, " mode=%o uid=%u gid=%u size=%llu", in->mode, in->uid, in->gid,
+               (unsigned long long)in->size);
 }
 
 static void put_xattr(struct buf *out, const struct op_xattr *x)
@@ -48,7 +49,8 @@ static void put_pieces(struct buf *out, const struct op *op)
     for (uint32_t i = 0; i < op->piece_count; i++) {
         const struct op_piece *p = &op->pieces[i];
 
-        buf_printf(out, " %s[%llu+%llu", TYPES[p->type], (unsigned long long)p->block, (unsigned long long)p->count);
+        buf_printf(out, " %s[%llu+%llu", TYPES[p->type], (unsigned long long)p->block,
+                   (unsigned long long)p->count);
         if (p->type != PIECE_HOLE)
             buf_printf(out, "@%llu", (unsigned long long)p->address);
         buf_printf(out, "]");

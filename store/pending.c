@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
-// Pending content: what was written to a file and is not completed. It lies beside the tree, so that neither tree nor checkpoint
-// ever holds half of a change. Layers, as a reader sees them from the top:
+// Pending content: what was written to a file and is not completed. It lies beside the tree, so
+// that neither tree nor checkpoint ever holds half of a change. Layers, as a reader sees them from
+// the top:
 //
-//   pieces    MEM (a block in memory), EXTENT (written out already, named by no record), HOLE (hides what is below)
-//   staged    extents that went into the tree under an id of their own, because there were too many pieces
-//   base      the content that the inode has in the tree, up to keep_blocks
+//   pieces    MEM (a block in memory), EXTENT (written out already, named by no record), HOLE
+//   (hides what is below) staged    extents that went into the tree under an id of their own,
+//   because there were too many pieces base      the content that the inode has in the tree, up to
+//   keep_blocks
 //
-// Every MEM block has one block of space reserved, so that the completion finds room. All of it is bounded: blocks in memory by
-// PENDING_MEM_INODE_MAX for one inode and config.pending_bytes for all, pieces by staging.
+// Every MEM block has one block of space reserved, so that the completion finds room. All of it is
+// bounded: blocks in memory by PENDING_MEM_INODE_MAX for one inode and config.pending_bytes for
+// all, pieces by staging.
 
 #include <stdlib.h>
 #include <string.h>
@@ -60,12 +63,15 @@ void reap_add(struct store *s, uint64_t id, uint8_t what)
 
 // ---- blocks of data in the cache ----
 
-int data_block(struct store *s, struct fault *f, uint64_t address, uint64_t sum, const uint8_t **ret_bytes)
+int data_block(struct store *s, struct fault *f, uint64_t address, uint64_t sum,
+               const uint8_t **ret_bytes)
 {
     struct block *b = cache_lookup(&s->cache, address);
 
-    // A clean block may be left from an earlier use of the address: only the checksum says what it is.
-    if (b && b->kind == BLOCK_DATA && (cache_state(&s->cache, b) != BLOCK_CLEAN || b->checksum == sum)) {
+    // A clean block may be left from an earlier use of the address: only the checksum says what it
+    // is.
+    if (b && b->kind == BLOCK_DATA &&
+        (cache_state(&s->cache, b) != BLOCK_CLEAN || b->checksum == sum)) {
         *ret_bytes = b->bytes;
         return 0;
     }
@@ -86,8 +92,8 @@ void data_forget(struct store *s, uint64_t address, uint64_t count)
     }
 }
 
-int base_find(struct store *s, struct fault *f, const struct inode *in, const struct pending *p, uint64_t block,
-              uint64_t *ret_address, uint64_t *ret_sum)
+int base_find(struct store *s, struct fault *f, const struct inode *in, const struct pending *p,
+              uint64_t block, uint64_t *ret_address, uint64_t *ret_sum)
 {
     struct extent e;
     int err = -ENOENT;
@@ -238,8 +244,10 @@ void pending_add(struct store *s, struct pending *p, const struct pend_piece *pi
     pending_count(s, p, piece, 1);
 }
 
-// Adds one MEM block with the given bytes (owned from here on, freed on failure); space is reserved here.
-static int add_block(struct store *s, struct fault *f, struct pending *p, uint64_t block, uint8_t *bytes)
+// Adds one MEM block with the given bytes (owned from here on, freed on failure); space is reserved
+// here.
+static int add_block(struct store *s, struct fault *f, struct pending *p, uint64_t block,
+                     uint8_t *bytes)
 {
     struct pend_piece piece = {.block = block, .count = 1, .type = PEND_MEM, .bytes = bytes};
     int err = space_reserve(s->space, f, 1);
@@ -285,8 +293,8 @@ int pending_content(struct store *s, struct fault *f, struct oinode *oi, const s
     return err;
 }
 
-int pending_block(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t block, bool whole,
-                  struct pend_piece **ret_piece)
+int pending_block(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in,
+                  uint64_t block, bool whole, struct pend_piece **ret_piece)
 {
     struct pending *p = oi->p;
     size_t at = pending_search(p, block);
@@ -324,8 +332,8 @@ int pending_block(struct store *s, struct fault *f, struct oinode *oi, const str
 }
 
 // Whether anything but zeros may be seen at `block`.
-static int block_is_hole(struct store *s, struct fault *f, const struct pending *p, const struct inode *in, uint64_t block,
-                         bool *ret_hole)
+static int block_is_hole(struct store *s, struct fault *f, const struct pending *p,
+                         const struct inode *in, uint64_t block, bool *ret_hole)
 {
     size_t at = pending_search(p, block);
     uint64_t address, sum;
@@ -341,7 +349,8 @@ static int block_is_hole(struct store *s, struct fault *f, const struct pending 
 }
 
 // Brings a block that will be zeroed in part into memory; a hole needs none.
-static int fetch_part(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t block)
+static int fetch_part(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in,
+                      uint64_t block)
 {
     struct pend_piece *piece;
     bool hole;
@@ -351,8 +360,8 @@ static int fetch_part(struct store *s, struct fault *f, struct oinode *oi, const
 }
 
 // Zeroes [from, to) of one block, if there is anything to zero.
-static int zero_part(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t block,
-                     size_t from, size_t to)
+static int zero_part(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in,
+                     uint64_t block, size_t from, size_t to)
 {
     struct pend_piece *piece;
     bool hole;
@@ -395,7 +404,8 @@ int pending_trim(struct store *s, struct pending *p)
     return 0;
 }
 
-int pending_truncate(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t size)
+int pending_truncate(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in,
+                     uint64_t size)
 {
     struct pending *p = oi->p;
     uint64_t keep = BLOCKS_OF(size);
@@ -424,7 +434,8 @@ int pending_truncate(struct store *s, struct fault *f, struct oinode *oi, const 
     return 0;
 }
 
-int pending_hole(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t off, uint64_t len)
+int pending_hole(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in,
+                 uint64_t off, uint64_t len)
 {
     uint64_t first = off / BLOCK_BYTES, last = (off + len - 1) / BLOCK_BYTES;
     uint64_t whole = BLOCKS_OF(off), whole_end = (off + len) / BLOCK_BYTES;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Reading: pending content over the tree's. Where the bytes are is looked up under the lock; what lies on disk is read without
-// it and checked block by block. A block that fails may have been freed and used anew in between: then the map has changed, and the
-// read starts over; if the map is the same, the bytes are rotten.
+// Reading: pending content over the tree's. Where the bytes are is looked up under the lock; what
+// lies on disk is read without it and checked block by block. A block that fails may have been
+// freed and used anew in between: then the map has changed, and the read starts over; if the map is
+// the same, the bytes are rotten.
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,19 +37,22 @@ static int plan_part(struct plan *pl, uint64_t block, uint64_t address, uint64_t
     } else {
         if (pl->part_count == pl->part_cap)
             return -ENOMEM;
-        pl->parts[pl->part_count++] =
-            (struct part){.block = block, .address = address, .count = 1, .first_sum = pl->sum_count};
+        pl->parts[pl->part_count++] = (struct part){
+            .block = block, .address = address, .count = 1, .first_sum = pl->sum_count};
     }
     pl->sums[pl->sum_count++] = sum;
     return 0;
 }
 
-// One block from below the pieces: from the cache when it waits there for a checkpoint, else planned.
-static int plan_stored(struct store *s, struct plan *pl, uint64_t block, uint64_t address, uint64_t sum)
+// One block from below the pieces: from the cache when it waits there for a checkpoint, else
+// planned.
+static int plan_stored(struct store *s, struct plan *pl, uint64_t block, uint64_t address,
+                       uint64_t sum)
 {
     struct block *b = cache_lookup(&s->cache, address);
 
-    if (b && b->kind == BLOCK_DATA && (cache_state(&s->cache, b) != BLOCK_CLEAN || b->checksum == sum)) {
+    if (b && b->kind == BLOCK_DATA &&
+        (cache_state(&s->cache, b) != BLOCK_CLEAN || b->checksum == sum)) {
         memcpy(pl->bytes + (block - pl->first) * BLOCK_BYTES, b->bytes, BLOCK_BYTES);
         return 0;
     }
@@ -56,8 +60,8 @@ static int plan_stored(struct store *s, struct plan *pl, uint64_t block, uint64_
 }
 
 // The tree's blocks of `content` in [from, to].
-static int plan_content(struct store *s, struct fault *f, struct plan *pl, uint64_t content, uint64_t from, uint64_t to,
-                        bool *covered)
+static int plan_content(struct store *s, struct fault *f, struct plan *pl, uint64_t content,
+                        uint64_t from, uint64_t to, bool *covered)
 {
     struct extent e;
     int err;
@@ -69,7 +73,8 @@ static int plan_content(struct store *s, struct fault *f, struct plan *pl, uint6
             if (covered[b - pl->first])
                 continue;
             covered[b - pl->first] = true;
-            err = plan_stored(s, pl, b, e.address + (b - e.block), le64_get(e.checksums[b - e.block]));
+            err = plan_stored(s, pl, b, e.address + (b - e.block),
+                              le64_get(e.checksums[b - e.block]));
             if (err < 0)
                 return err;
         }
@@ -82,9 +87,11 @@ static int plan_content(struct store *s, struct fault *f, struct plan *pl, uint6
 
 static int plan_pieces(const struct pending *p, struct plan *pl, bool *covered)
 {
-    for (size_t i = pending_search(p, pl->first); i < p->piece_count && p->pieces[i].block <= pl->last; i++) {
+    for (size_t i = pending_search(p, pl->first);
+         i < p->piece_count && p->pieces[i].block <= pl->last; i++) {
         const struct pend_piece *piece = &p->pieces[i];
-        uint64_t from = AF_MAX(piece->block, pl->first), to = AF_MIN(piece->block + piece->count - 1, pl->last);
+        uint64_t from = AF_MAX(piece->block, pl->first),
+                 to = AF_MIN(piece->block + piece->count - 1, pl->last);
 
         for (uint64_t b = from; b <= to; b++) {
             covered[b - pl->first] = true;
@@ -101,7 +108,8 @@ static int plan_pieces(const struct pending *p, struct plan *pl, bool *covered)
     return 0;
 }
 
-static int plan_locked(struct store *s, struct fault *f, uint64_t ino, struct plan *pl, bool *covered)
+static int plan_locked(struct store *s, struct fault *f, uint64_t ino, struct plan *pl,
+                       bool *covered)
 {
     struct oinode *oi;
     struct inode in;
@@ -141,7 +149,8 @@ static int plan_locked(struct store *s, struct fault *f, uint64_t ino, struct pl
 }
 
 // Reads the parts and checks every block; *ret_bad: the part that failed.
-static int read_parts(struct store *s, const struct plan *pl, uint64_t *ret_block, uint64_t *ret_address)
+static int read_parts(struct store *s, const struct plan *pl, uint64_t *ret_block,
+                      uint64_t *ret_address)
 {
     for (size_t i = 0; i < pl->part_count; i++) {
         const struct part *p = &pl->parts[i];
@@ -155,7 +164,8 @@ static int read_parts(struct store *s, const struct plan *pl, uint64_t *ret_bloc
         for (uint64_t b = 0; b < p->count; b++) {
             *ret_block = p->block + b;
             *ret_address = p->address + b;
-            if (checksum(CSUM_DATA, 0, to + b * BLOCK_BYTES, BLOCK_BYTES) != pl->sums[p->first_sum + b])
+            if (checksum(CSUM_DATA, 0, to + b * BLOCK_BYTES, BLOCK_BYTES) !=
+                pl->sums[p->first_sum + b])
                 return -AF_E_DATA_CHECKSUM;
         }
     }
@@ -169,7 +179,8 @@ static bool plan_same(const struct plan *a, const struct plan *b)
            memcmp(a->sums, b->sums, a->sum_count * sizeof(a->sums[0])) == 0;
 }
 
-static int plan_run(struct store *s, enum store_how how, uint64_t ino, struct plan *pl, bool *covered)
+static int plan_run(struct store *s, enum store_how how, uint64_t ino, struct plan *pl,
+                    bool *covered)
 {
     struct fault f;
     int err;
@@ -204,7 +215,8 @@ static void plan_free(struct plan *pl)
 }
 
 // Plans and reads; when a block fails and the map has changed meanwhile, again.
-static int read_checked(struct store *s, enum store_how how, uint64_t ino, struct plan *pl, bool *covered)
+static int read_checked(struct store *s, enum store_how how, uint64_t ino, struct plan *pl,
+                        bool *covered)
 {
     struct plan before = {0};
     uint64_t block = 0, address = 0;
@@ -244,8 +256,8 @@ static int read_checked(struct store *s, enum store_how how, uint64_t ino, struc
     return err;
 }
 
-int store_read(struct store *s, enum store_how how, uint64_t ino, uint64_t off, void *bytes, size_t size,
-               size_t *ret_size)
+int store_read(struct store *s, enum store_how how, uint64_t ino, uint64_t off, void *bytes,
+               size_t size, size_t *ret_size)
 {
     struct plan pl;
     bool *covered;
@@ -275,8 +287,9 @@ int store_read(struct store *s, enum store_how how, uint64_t ino, uint64_t off, 
 #define SEEK_STEPS 256u // under one hold of the lock
 
 // What lies at *block below the pieces, up to `end` at most: data or a hole, and where it ends.
-static int stored_run(struct store *s, struct fault *f, const struct inode *in, const struct pending *p, uint64_t block,
-                      uint64_t end, bool *ret_data, uint64_t *ret_end)
+static int stored_run(struct store *s, struct fault *f, const struct inode *in,
+                      const struct pending *p, uint64_t block, uint64_t end, bool *ret_data,
+                      uint64_t *ret_end)
 {
     uint64_t base_end = p ? (p->is_new ? 0 : AF_MIN(end, p->keep_blocks)) : end;
     struct extent e;
@@ -306,9 +319,10 @@ static int stored_run(struct store *s, struct fault *f, const struct inode *in, 
     return 0;
 }
 
-// Moves *block to the first one at or after it with data (want_data) or without, as readers see it, or to `end`. 1: there; 0: not yet.
-static int seek_blocks(struct store *s, struct fault *f, const struct inode *in, const struct pending *p, uint64_t *block,
-                       uint64_t end, bool want_data)
+// Moves *block to the first one at or after it with data (want_data) or without, as readers see it,
+// or to `end`. 1: there; 0: not yet.
+static int seek_blocks(struct store *s, struct fault *f, const struct inode *in,
+                       const struct pending *p, uint64_t *block, uint64_t end, bool want_data)
 {
     for (unsigned step = 0; step < SEEK_STEPS && *block < end; step++) {
         size_t i = p ? pending_search(p, *block) : 0;
@@ -320,7 +334,8 @@ static int seek_blocks(struct store *s, struct fault *f, const struct inode *in,
             data = p->pieces[i].type != PEND_HOLE;
             next = p->pieces[i].block + p->pieces[i].count;
         } else {
-            int err = stored_run(s, f, in, p, *block, piece ? AF_MIN(end, p->pieces[i].block) : end, &data, &next);
+            int err = stored_run(s, f, in, p, *block, piece ? AF_MIN(end, p->pieces[i].block) : end,
+                                 &data, &next);
 
             if (err < 0)
                 return err;
@@ -333,8 +348,8 @@ static int seek_blocks(struct store *s, struct fault *f, const struct inode *in,
 }
 
 // One batch. *block is where the search has come to, kept from batch to batch.
-static int seek_locked(struct store *s, struct fault *f, uint64_t ino, uint64_t off, int whence, uint64_t *block,
-                       uint64_t *ret_off)
+static int seek_locked(struct store *s, struct fault *f, uint64_t ino, uint64_t off, int whence,
+                       uint64_t *block, uint64_t *ret_off)
 {
     struct oinode *oi;
     struct inode in;
@@ -361,7 +376,8 @@ static int seek_locked(struct store *s, struct fault *f, uint64_t ino, uint64_t 
     return whence == SEEK_DATA && *block * BLOCK_BYTES >= in.size ? -ENXIO : 1;
 }
 
-int store_seek(struct store *s, enum store_how how, uint64_t ino, uint64_t off, int whence, uint64_t *ret_off)
+int store_seek(struct store *s, enum store_how how, uint64_t ino, uint64_t off, int whence,
+               uint64_t *ret_off)
 {
     uint64_t block = off / BLOCK_BYTES;
     struct fault f;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Large content goes to the disk while it is being written: to fresh blocks that no record names yet. The bytes are written without
-// the lock; the extents join the pending content afterwards, unless a later write has overtaken them.
+// Large content goes to the disk while it is being written: to fresh blocks that no record names
+// yet. The bytes are written without the lock; the extents join the pending content afterwards,
+// unless a later write has overtaken them.
 //
-// What a commit behind a large completion waits for is bounded: writeback is started for every run, and a writer that has left
-// more than UNSYNCED_MAX unsynced syncs before it goes on. Extents of a content with very many pieces are staged: put into the
-// tree by an operation of their own, under an id on the orphan list, so that neither memory nor the
-// completion's record grows with the file.
+// What a commit behind a large completion waits for is bounded: writeback is started for every run,
+// and a writer that has left more than UNSYNCED_MAX unsynced syncs before it goes on. Extents of a
+// content with very many pieces are staged: put into the tree by an operation of their own, under
+// an id on the orphan list, so that neither memory nor the completion's record grows with the file.
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +16,9 @@
 #include "base/err.h"
 #include "store/store_internal.h"
 
-#define SPILL_BLOCKS_MAX 256u              // at once
-#define DIRECT_BLOCKS_MAX 257u             // of one write
-#define UNSYNCED_MAX (UINT64_C(32) << 20)  // bytes
+#define SPILL_BLOCKS_MAX  256u                 // at once
+#define DIRECT_BLOCKS_MAX 257u                 // of one write
+#define UNSYNCED_MAX      (UINT64_C(32) << 20) // bytes
 
 struct run {
     uint64_t block, address, count;
@@ -36,7 +37,8 @@ static int write_runs(struct store *s, struct run *runs, size_t run_count)
         uint64_t len = run->count * BLOCK_BYTES, off = run->address * BLOCK_BYTES;
 
         for (uint64_t i = 0; i < run->count; i++)
-            run->checksums[i] = le64_put(checksum(CSUM_DATA, 0, run->bytes + i * BLOCK_BYTES, BLOCK_BYTES));
+            run->checksums[i] =
+                le64_put(checksum(CSUM_DATA, 0, run->bytes + i * BLOCK_BYTES, BLOCK_BYTES));
         int err = io_pwrite(s->config.data, run->bytes, len, off);
 
         if (err < 0)
@@ -47,7 +49,8 @@ static int write_runs(struct store *s, struct run *runs, size_t run_count)
     }
     if (atomic_fetch_add(&s->unsynced_bytes, bytes) + bytes > UNSYNCED_MAX) {
         atomic_store(&s->unsynced_bytes, 0);
-        int err = io_sync(s->config.data); // promises nothing: it only bounds what the next commit waits for
+        int err = io_sync(
+            s->config.data); // promises nothing: it only bounds what the next commit waits for
 
         if (err < 0) {
             store_fail(s, err, "sync of data failed");
@@ -63,9 +66,10 @@ static void release_runs(struct store *s, const struct run *runs, size_t run_cou
         space_release(s->space, runs[r].address, runs[r].count);
 }
 
-// Allocates runs for `count` blocks that lie one after the other in the file and in memory. Space was prepared.
-static size_t alloc_runs(struct store *s, struct pending *p, uint64_t block, const uint8_t *bytes, uint64_t count,
-                         le64 *checksums, uint64_t *versions, struct run *runs)
+// Allocates runs for `count` blocks that lie one after the other in the file and in memory. Space
+// was prepared.
+static size_t alloc_runs(struct store *s, struct pending *p, uint64_t block, const uint8_t *bytes,
+                         uint64_t count, le64 *checksums, uint64_t *versions, struct run *runs)
 {
     size_t n = 0;
 
@@ -85,7 +89,8 @@ static size_t alloc_runs(struct store *s, struct pending *p, uint64_t block, con
 }
 
 // Makes [from, from + count) of the run a piece. 0 or -ENOMEM, with nothing changed.
-static int adopt_part(struct store *s, struct pending *p, const struct run *run, uint64_t from, uint64_t count)
+static int adopt_part(struct store *s, struct pending *p, const struct run *run, uint64_t from,
+                      uint64_t count)
 {
     struct pend_piece piece = {
         .block = run->block + from,
@@ -143,18 +148,22 @@ static int spill_init(struct spill *sp)
 }
 
 // Copies MEM blocks out and allocates their runs. Under the lock.
-static int spill_collect(struct store *s, struct fault *f, uint64_t ino, size_t keep, struct spill *sp)
+static int spill_collect(struct store *s, struct fault *f, uint64_t ino, size_t keep,
+                         struct spill *sp)
 {
     struct oinode *oi = oinode_find(s, ino);
     struct pending *p = oi ? oi->p : NULL;
-    size_t most = p && p->mem_blocks > keep ? AF_MIN(p->mem_blocks - keep, (size_t)SPILL_BLOCKS_MAX) : 0;
+    size_t most =
+        p && p->mem_blocks > keep ? AF_MIN(p->mem_blocks - keep, (size_t)SPILL_BLOCKS_MAX) : 0;
 
-    // While they are written they count twice, as allocated and as reserved: little, against the reserve.
+    // While they are written they count twice, as allocated and as reserved: little, against the
+    // reserve.
     most = AF_MIN(most, AF_MAX(space_reserve_blocks(s->space) / 32, (uint64_t)8));
     sp->count = sp->run_count = 0;
     if (most == 0)
         return 0;
-    int err = space_prepare(s->space, f, most, most, true); // reserved block by block when they were written
+    int err = space_prepare(s->space, f, most, most,
+                            true); // reserved block by block when they were written
 
     if (err < 0)
         return err;
@@ -172,14 +181,16 @@ static int spill_collect(struct store *s, struct fault *f, uint64_t ino, size_t 
 
         while (end < sp->count && sp->blocks[end] == sp->blocks[at] + (end - at))
             end++;
-        sp->run_count += alloc_runs(s, p, sp->blocks[at], sp->bytes + at * BLOCK_BYTES, end - at, sp->checksums + at,
-                                    sp->versions + at, sp->runs + sp->run_count);
+        sp->run_count +=
+            alloc_runs(s, p, sp->blocks[at], sp->bytes + at * BLOCK_BYTES, end - at,
+                       sp->checksums + at, sp->versions + at, sp->runs + sp->run_count);
         at = end;
     }
     return 0;
 }
 
-// The runs take the place of the MEM blocks that are still as they were copied; the rest is given back. Under the lock.
+// The runs take the place of the MEM blocks that are still as they were copied; the rest is given
+// back. Under the lock.
 static void spill_adopt(struct store *s, uint64_t ino, struct spill *sp)
 {
     struct oinode *oi = oinode_find(s, ino);
@@ -194,7 +205,8 @@ static void spill_adopt(struct store *s, uint64_t ino, struct spill *sp)
             while (p && end < run->count) {
                 size_t i = pending_search(p, run->block + end);
 
-                if (i == p->piece_count || p->pieces[i].type != PEND_MEM || p->pieces[i].block != run->block + end ||
+                if (i == p->piece_count || p->pieces[i].type != PEND_MEM ||
+                    p->pieces[i].block != run->block + end ||
                     p->pieces[i].version != run->versions[end])
                     break;
                 end++;
@@ -239,7 +251,8 @@ static bool spill_more(struct store *s, uint64_t ino, size_t keep)
 {
     store_lock(s);
     const struct oinode *oi = oinode_find(s, ino);
-    bool more = oi && oi->p && oi->p->mem_blocks * BLOCK_BYTES > record_data_max(s) && oi->p->mem_blocks > keep;
+    bool more = oi && oi->p && oi->p->mem_blocks * BLOCK_BYTES > record_data_max(s) &&
+                oi->p->mem_blocks > keep;
 
     store_unlock(s);
     return more;
@@ -264,7 +277,8 @@ int spill_inode(struct store *s, uint64_t ino, size_t keep)
 struct direct {
     struct run runs[DIRECT_BLOCKS_MAX];
     le64 checksums[DIRECT_BLOCKS_MAX];
-    struct pend_piece pieces[DIRECT_BLOCKS_MAX]; // made ready, so that adopting them is all or nothing
+    struct pend_piece
+        pieces[DIRECT_BLOCKS_MAX]; // made ready, so that adopting them is all or nothing
     size_t run_count;
     uint64_t block, count;
     bool adopted;
@@ -275,8 +289,8 @@ struct direct *direct_begin(void)
     return calloc(1, sizeof(struct direct));
 }
 
-int direct_alloc(struct store *s, struct fault *f, struct oinode *oi, uint64_t block, const uint8_t *bytes,
-                 uint64_t count, struct direct *d)
+int direct_alloc(struct store *s, struct fault *f, struct oinode *oi, uint64_t block,
+                 const uint8_t *bytes, uint64_t count, struct direct *d)
 {
     int err = space_prepare(s->space, f, count, 0, false);
 
@@ -337,13 +351,15 @@ void direct_end(struct store *s, struct direct *d)
 
 // ---- staging ----
 
-// When what the pieces take in a record comes near what one record holds: the rest is for what rides in it.
+// When what the pieces take in a record comes near what one record holds: the rest is for what
+// rides in it.
 bool stage_wanted(const struct store *s, const struct pending *p)
 {
     return p && p->extent_pieces > 0 && p->record_bytes > wal_body_max(s->wal) / 4;
 }
 
-// Builds the operation out of as many extents as a record takes. Indexes of the pieces used go up from 0 over EXTENT pieces.
+// Builds the operation out of as many extents as a record takes. Indexes of the pieces used go up
+// from 0 over EXTENT pieces.
 static int stage_draft(struct store *s, const struct pending *p, struct op *op)
 {
     size_t room = AF_MIN(wal_body_max(s->wal) / 2, (size_t)512 << 10);

@@ -14,7 +14,7 @@
 #include "store/store_internal.h"
 
 #define FAULT_ROUNDS_MAX 1000000u // a bound on what can only be a bug
-#define EVICT_AT_ONCE 64
+#define EVICT_AT_ONCE    64
 
 void store_lock(struct store *s)
 {
@@ -36,7 +36,8 @@ struct timespec store_now(struct store *s)
 {
     uint64_t ns = s->config.io->ops->now_ns(s->config.io);
 
-    return (struct timespec){.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    return (struct timespec){.tv_sec = (time_t)(ns / 1000000000u),
+                             .tv_nsec = (long)(ns % 1000000000u)};
 }
 
 int store_writable(struct store *s)
@@ -48,8 +49,9 @@ int store_writable(struct store *s)
 
 // ---- bounds of dirty memory ----
 
-// Half of the cache may wait for a checkpoint, and no more than the reserve of space has room for: what is dirty now, what a
-// checkpoint under way has frozen, and what both have replaced and cannot be used yet.
+// Half of the cache may wait for a checkpoint, and no more than the reserve of space has room for:
+// what is dirty now, what a checkpoint under way has frozen, and what both have replaced and cannot
+// be used yet.
 size_t store_dirty_hard(const struct store *s)
 {
     size_t by_cache = s->cache.budget_blocks / 2;
@@ -128,7 +130,8 @@ static int fault_pin(struct store *s, struct fault *f, enum block_kind kind, uin
     if (b && cache_block_is(b, &f->ref, kind, f->level)) {
         cache_pin(&s->cache, b);
         f->pins[f->pin_count++] = b;
-    } else if (b) { // of an earlier use of the address, pinned, by ourselves perhaps: let go, and try again
+    } else if (b) { // of an earlier use of the address, pinned, by ourselves perhaps: let go, and
+                    // try again
         while (f->pin_count > 0)
             cache_unpin(&s->cache, f->pins[--f->pin_count]);
     }
@@ -142,19 +145,22 @@ static void fault_read_ahead(struct store *s, struct fault *f)
     for (unsigned i = 0; i < f->ahead_count; i++) {
         uint8_t *bytes = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
 
-        if (!bytes || io_pread(s->config.data, bytes, BLOCK_BYTES, f->ahead[i].address * BLOCK_BYTES) < 0 ||
+        if (!bytes ||
+            io_pread(s->config.data, bytes, BLOCK_BYTES, f->ahead[i].address * BLOCK_BYTES) < 0 ||
             node_validate(bytes, &f->ahead[i], 0, s->tree.uuid) < 0) {
             free(bytes);
             continue;
         }
         store_lock(s);
-        (void)cache_insert(&s->cache, &f->ahead[i], BLOCK_NODE, 0, bytes); // without memory it is not kept
+        (void)cache_insert(&s->cache, &f->ahead[i], BLOCK_NODE, 0,
+                           bytes); // without memory it is not kept
         store_unlock(s);
     }
     f->ahead_count = 0;
 }
 
-// Reads the block that was missed. A failure of the block is noted in the fault: it counts if it is asked for again.
+// Reads the block that was missed. A failure of the block is noted in the fault: it counts if it is
+// asked for again.
 static int fault_read(struct store *s, struct fault *f)
 {
     uint8_t *bytes = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
@@ -185,14 +191,16 @@ static int fault_wait(struct store *s, struct fault *f)
         reap_some(s, 4);
     if (s->failed)
         return -AF_E_LOG_FAILED;
-    if (f->kind == FAULT_LOG && !f->refilled) { // a fast writer may only be ahead of the disk, and of who makes segments
+    if (f->kind == FAULT_LOG &&
+        !f->refilled) { // a fast writer may only be ahead of the disk, and of who makes segments
         int err = wal_prepare_segments(s->wal);
 
         if (err == 0)
             err = wal_wait(s->wal, wal_appended_lsn(s->wal));
         f->refilled = true;
         if (err == 0 || err == -AF_E_LOG_FAILED)
-            return err; // other errors: no segment can be made now, so a checkpoint has to recycle some
+            return err; // other errors: no segment can be made now, so a checkpoint has to recycle
+                        // some
     }
     f->refilled = false;
     return s->config.make_room ? s->config.make_room(s->config.arg) : -ENOSPC;
@@ -210,7 +218,8 @@ static int fault_serve(struct store *s, struct fault *f)
         return space_load_group(s->space, &s->lock, f->number);
     case FAULT_GROW:
         err = space_grow(s->space, &s->lock, f->number);
-        if (err < 0 && err != -ENOMEM) // the growth may not be durable: what is put there would not be either
+        if (err < 0 &&
+            err != -ENOMEM) // the growth may not be durable: what is put there would not be either
             store_fail(s, err, "data cannot be extended");
         return err;
     case FAULT_SPACE:
@@ -273,10 +282,11 @@ void store_fail(struct store *s, int error, const char *what)
     }
     store_unlock(s);
     if (first)
-        message(&s->config.sink, MESSAGE_ERROR,
-                "the store is read-only from now on: %s (%s): %s; nothing that was not acknowledged before is promised; "
-                "unmount and mount again to recover",
-                what, err_name(error), err_text(error));
+        message(
+            &s->config.sink, MESSAGE_ERROR,
+            "the store is read-only from now on: %s (%s): %s; nothing that was not acknowledged before is promised; "
+            "unmount and mount again to recover",
+            what, err_name(error), err_text(error));
 }
 
 void store_note_damage(struct store *s, int code, uint64_t ino, uint64_t off, uint64_t address)
@@ -293,14 +303,17 @@ void store_note_damage(struct store *s, int code, uint64_t ino, uint64_t off, ui
     if (s->damage_count == STORE_DAMAGE_MAX)
         return;
     d = &s->damage[s->damage_count++];
-    *d = (struct store_damage){.code = -code, .ino = ino, .off = off, .address = address, .count = 1};
+    *d = (struct store_damage){
+        .code = -code, .ino = ino, .off = off, .address = address, .count = 1};
     if (ino)
-        snprintf(d->text, sizeof(d->text), "inode %llu, byte %llu, block %llu of data: %s", (unsigned long long)ino,
-                 (unsigned long long)off, (unsigned long long)address, err_text(code));
+        snprintf(d->text, sizeof(d->text), "inode %llu, byte %llu, block %llu of data: %s",
+                 (unsigned long long)ino, (unsigned long long)off, (unsigned long long)address,
+                 err_text(code));
     else
-        snprintf(d->text, sizeof(d->text), "block %llu of data: %s", (unsigned long long)address, err_text(code));
-    message(&s->config.sink, MESSAGE_ERROR, "damage: %s; the rest of the store keeps working; see `aerofs check`",
-            d->text);
+        snprintf(d->text, sizeof(d->text), "block %llu of data: %s", (unsigned long long)address,
+                 err_text(code));
+    message(&s->config.sink, MESSAGE_ERROR,
+            "damage: %s; the rest of the store keeps working; see `aerofs check`", d->text);
 }
 
 size_t store_get_damage(struct store *s, struct store_damage *ret, size_t max)

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: MIT
-// The store: a tree of files on a log. This is the whole interface that fs/ and the tests use for file
-// operations; checkpoint/ uses store_engine.h beside it.
+// The store: a tree of files on a log. This is the whole interface that fs/ and the tests use for
+// file operations; checkpoint/ uses store_engine.h beside it.
 //
-// Contract (docs/CONTRACT in the README's table): an operation is all or nothing across a crash; written bytes are visible
-// at once but enter history when the content is *completed*: by store_fsync(), by store_release() of the last
-// handle that changed it, by rename or link; the log keeps the order of operations.
+// Contract (docs/CONTRACT in the README's table): an operation is all or nothing across a crash;
+// written bytes are visible at once but enter history when the content is *completed*: by
+// store_fsync(), by store_release() of the last handle that changed it, by rename or link; the log
+// keeps the order of operations.
 //
-// Blocking: every call takes `how`. With STORE_NONBLOCK a call that would have to read a cold block, write out pending
-// content, or wait for space or the log returns -AF_E_WOULD_BLOCK and has changed nothing; call it again from a
-// thread that may wait, with STORE_BLOCK. No call ever waits for a flush of the log: see store_fsync().
+// Blocking: every call takes `how`. With STORE_NONBLOCK a call that would have to read a cold
+// block, write out pending content, or wait for space or the log returns -AF_E_WOULD_BLOCK and has
+// changed nothing; call it again from a thread that may wait, with STORE_BLOCK. No call ever waits
+// for a flush of the log: see store_fsync().
 //
 // Threading: all calls are thread safe; one lock guards the store and is never held during I/O.
-// Errors: -errno as the system calls document them; corruption and log failure as private codes (base/err.h).
+// Errors: -errno as the system calls document them; corruption and log failure as private codes
+// (base/err.h).
 #ifndef AF_STORE_STORE_H
 #define AF_STORE_STORE_H
 
@@ -33,7 +36,8 @@ enum store_how { STORE_NONBLOCK = 0, STORE_BLOCK = 1 };
 struct store_attr {
     uint64_t ino;
     uint32_t mode, nlink, uid, gid;
-    uint64_t rdev, size, blocks; // size as stat(2): directories report a multiple of 4096; blocks of 4096
+    uint64_t rdev, size,
+        blocks; // size as stat(2): directories report a multiple of 4096; blocks of 4096
     struct timespec atime, mtime, ctime, btime;
 };
 
@@ -52,88 +56,107 @@ enum {
     STORE_SET_ATIME_NOW = 64,
     STORE_SET_MTIME_NOW = 128,
     STORE_SET_CTIME = 256,
-    STORE_KILL_SUIDGID = 512, // a size or owner change by someone without the right to keep set-id bits
+    STORE_KILL_SUIDGID =
+        512, // a size or owner change by someone without the right to keep set-id bits
 };
 
 // ---- names ----
 
 int store_lookup(struct store *s, enum store_how how, uint64_t parent, const char *name,
                  struct store_attr *ret_attr) AF_NODISCARD;
-int store_getattr(struct store *s, enum store_how how, uint64_t ino, struct store_attr *ret_attr) AF_NODISCARD;
-// `file` may be NULL (by path). STORE_SET_SIZE through a file handle joins its pending content; by path on a file without
-// pending content it is an operation of its own.
+int store_getattr(struct store *s, enum store_how how, uint64_t ino,
+                  struct store_attr *ret_attr) AF_NODISCARD;
+// `file` may be NULL (by path). STORE_SET_SIZE through a file handle joins its pending content; by
+// path on a file without pending content it is an operation of its own.
 int store_setattr(struct store *s, enum store_how how, uint64_t ino, struct store_file *file,
-                  const struct store_attr *attr, unsigned set, struct store_attr *ret_attr) AF_NODISCARD;
-// Directories, devices, fifos, sockets, and plain files that are complete and empty at once. `mode` with type.
-// Set-gid directories pass on their group (and their bit to directories).
-int store_mknod(struct store *s, enum store_how how, uint64_t parent, const char *name, uint32_t mode,
-                uint64_t rdev, const struct store_cred *cred, struct store_attr *ret_attr) AF_NODISCARD;
-int store_symlink(struct store *s, enum store_how how, uint64_t parent, const char *name, const char *target,
-                  const struct store_cred *cred, struct store_attr *ret_attr) AF_NODISCARD;
+                  const struct store_attr *attr, unsigned set,
+                  struct store_attr *ret_attr) AF_NODISCARD;
+// Directories, devices, fifos, sockets, and plain files that are complete and empty at once. `mode`
+// with type. Set-gid directories pass on their group (and their bit to directories).
+int store_mknod(struct store *s, enum store_how how, uint64_t parent, const char *name,
+                uint32_t mode, uint64_t rdev, const struct store_cred *cred,
+                struct store_attr *ret_attr) AF_NODISCARD;
+int store_symlink(struct store *s, enum store_how how, uint64_t parent, const char *name,
+                  const char *target, const struct store_cred *cred,
+                  struct store_attr *ret_attr) AF_NODISCARD;
 // `target` gets a string of at most 4095 bytes with its zero.
-int store_readlink(struct store *s, enum store_how how, uint64_t ino, char target[4096]) AF_NODISCARD;
+int store_readlink(struct store *s, enum store_how how, uint64_t ino,
+                   char target[4096]) AF_NODISCARD;
 int store_link(struct store *s, enum store_how how, uint64_t ino, uint64_t parent, const char *name,
                struct store_attr *ret_attr) AF_NODISCARD;
-int store_unlink(struct store *s, enum store_how how, uint64_t parent, const char *name) AF_NODISCARD;
-int store_rmdir(struct store *s, enum store_how how, uint64_t parent, const char *name) AF_NODISCARD;
+int store_unlink(struct store *s, enum store_how how, uint64_t parent,
+                 const char *name) AF_NODISCARD;
+int store_rmdir(struct store *s, enum store_how how, uint64_t parent,
+                const char *name) AF_NODISCARD;
 // flags as renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE; others -EINVAL.
-int store_rename(struct store *s, enum store_how how, uint64_t parent, const char *name, uint64_t new_parent,
-                 const char *new_name, unsigned flags) AF_NODISCARD;
+int store_rename(struct store *s, enum store_how how, uint64_t parent, const char *name,
+                 uint64_t new_parent, const char *new_name, unsigned flags) AF_NODISCARD;
 
-// Calls `each` for entries from `cookie` on (0: from the start; "." and ".." included) until it returns non-zero
-// or the end. `next_cookie` is what continues behind the entry. `attr` only when with_attr (for readdirplus), else NULL but for
-// ino and type bits of mode. Entries that exist throughout are seen exactly once. `each` runs under the store lock: it only
-// copies.
-typedef int (*store_dirent_fn)(void *arg, const char *name, size_t name_len, uint64_t ino, uint32_t mode,
-                               const struct store_attr *attr, uint64_t next_cookie);
-int store_readdir(struct store *s, enum store_how how, uint64_t ino, uint64_t cookie, bool with_attr,
-                  store_dirent_fn each, void *arg) AF_NODISCARD;
+// Calls `each` for entries from `cookie` on (0: from the start; "." and ".." included) until it
+// returns non-zero or the end. `next_cookie` is what continues behind the entry. `attr` only when
+// with_attr (for readdirplus), else NULL but for ino and type bits of mode. Entries that exist
+// throughout are seen exactly once. `each` runs under the store lock: it only copies.
+typedef int (*store_dirent_fn)(void *arg, const char *name, size_t name_len, uint64_t ino,
+                               uint32_t mode, const struct store_attr *attr, uint64_t next_cookie);
+int store_readdir(struct store *s, enum store_how how, uint64_t ino, uint64_t cookie,
+                  bool with_attr, store_dirent_fn each, void *arg) AF_NODISCARD;
 
 // ---- files ----
 
-// Opens a new file; its name is seen by everyone at once and becomes history with the first completion.
-// `flags` as open(2): O_EXCL is the caller's lookup plus this call's -EEXIST; O_APPEND, O_TRUNC, access mode count.
-int store_create(struct store *s, enum store_how how, uint64_t parent, const char *name, uint32_t mode,
-                 int flags, const struct store_cred *cred, struct store_attr *ret_attr,
-                 struct store_file **ret_file) AF_NODISCARD;
+// Opens a new file; its name is seen by everyone at once and becomes history with the first
+// completion. `flags` as open(2): O_EXCL is the caller's lookup plus this call's -EEXIST; O_APPEND,
+// O_TRUNC, access mode count.
+int store_create(struct store *s, enum store_how how, uint64_t parent, const char *name,
+                 uint32_t mode, int flags, const struct store_cred *cred,
+                 struct store_attr *ret_attr, struct store_file **ret_file) AF_NODISCARD;
 // O_TRUNC truncates (pending, as a write). Plain files only: others -EINVAL.
-int store_open(struct store *s, enum store_how how, uint64_t ino, int flags, struct store_file **ret_file) AF_NODISCARD;
+int store_open(struct store *s, enum store_how how, uint64_t ino, int flags,
+               struct store_file **ret_file) AF_NODISCARD;
 uint64_t store_file_ino(const struct store_file *file);
-// Reads at most `size` bytes; short only at the end of the file. -AF_E_DATA_CHECKSUM for rotten bytes.
-int store_read(struct store *s, enum store_how how, uint64_t ino, uint64_t off, void *bytes, size_t size,
-               size_t *ret_size) AF_NODISCARD;
-// Writes all or nothing of `size` bytes (at most 1 MiB + 4096). With `append` (the handle is O_APPEND) for the timer of C4; the offset is the
-// kernel's. `kill_suidgid`: clear set-id bits as write(2) does for unprivileged writers.
-// -ENOSPC now, never at fsync. -EFBIG beyond the largest offset.
-int store_write(struct store *s, enum store_how how, struct store_file *file, uint64_t off, const void *bytes,
-                size_t size, bool kill_suidgid) AF_NODISCARD;
-// fallocate(2): FALLOC_FL_PUNCH_HOLE|KEEP_SIZE, FALLOC_FL_ZERO_RANGE (with or without KEEP_SIZE), 0 and KEEP_SIZE (reserve: checks
-// that there is room now, extends the size for 0); others -EOPNOTSUPP.
-int store_fallocate(struct store *s, enum store_how how, struct store_file *file, int mode, uint64_t off,
-                    uint64_t len) AF_NODISCARD;
+// Reads at most `size` bytes; short only at the end of the file. -AF_E_DATA_CHECKSUM for rotten
+// bytes.
+int store_read(struct store *s, enum store_how how, uint64_t ino, uint64_t off, void *bytes,
+               size_t size, size_t *ret_size) AF_NODISCARD;
+// Writes all or nothing of `size` bytes (at most 1 MiB + 4096). With `append` (the handle is
+// O_APPEND) for the timer of C4; the offset is the kernel's. `kill_suidgid`: clear set-id bits as
+// write(2) does for unprivileged writers. -ENOSPC now, never at fsync. -EFBIG beyond the largest
+// offset.
+int store_write(struct store *s, enum store_how how, struct store_file *file, uint64_t off,
+                const void *bytes, size_t size, bool kill_suidgid) AF_NODISCARD;
+// fallocate(2): FALLOC_FL_PUNCH_HOLE|KEEP_SIZE, FALLOC_FL_ZERO_RANGE (with or without KEEP_SIZE), 0
+// and KEEP_SIZE (reserve: checks that there is room now, extends the size for 0); others
+// -EOPNOTSUPP.
+int store_fallocate(struct store *s, enum store_how how, struct store_file *file, int mode,
+                    uint64_t off, uint64_t len) AF_NODISCARD;
 // SEEK_DATA and SEEK_HOLE; -ENXIO.
-int store_seek(struct store *s, enum store_how how, uint64_t ino, uint64_t off, int whence, uint64_t *ret_off) AF_NODISCARD;
-// Completes the content of the inode and asks for durability of everything so far. Returns 1: durable already; 0: w->done
-// will be called (by the thread that pumps the log) once durable or failed; or an error: nothing is promised, done will
-// not run. Start the flush with store_kick() after it (a loop: once for a batch of requests).
-int store_fsync(struct store *s, enum store_how how, uint64_t ino, struct wal_waiter *w) AF_NODISCARD;
+int store_seek(struct store *s, enum store_how how, uint64_t ino, uint64_t off, int whence,
+               uint64_t *ret_off) AF_NODISCARD;
+// Completes the content of the inode and asks for durability of everything so far. Returns 1:
+// durable already; 0: w->done will be called (by the thread that pumps the log) once durable or
+// failed; or an error: nothing is promised, done will not run. Start the flush with store_kick()
+// after it (a loop: once for a batch of requests).
+int store_fsync(struct store *s, enum store_how how, uint64_t ino,
+                struct wal_waiter *w) AF_NODISCARD;
 // The same for every operation so far, completing nothing: fsync of a directory.
 int store_sync(struct store *s, struct wal_waiter *w) AF_NODISCARD;
 void store_kick(struct store *s);
-// Closes a handle; the last one that changed the content completes it. On -AF_E_WOULD_BLOCK the handle is still open; on any
-// other return it is gone. Errors of the completion are returned (and kept for status) although no one may be listening.
+// Closes a handle; the last one that changed the content completes it. On -AF_E_WOULD_BLOCK the
+// handle is still open; on any other return it is gone. Errors of the completion are returned (and
+// kept for status) although no one may be listening.
 int store_release(struct store *s, enum store_how how, struct store_file *file) AF_NODISCARD;
 
 // ---- xattrs (any name; the caller has applied the rules of namespaces) ----
 
-int store_getxattr(struct store *s, enum store_how how, uint64_t ino, const char *name, void *value, size_t size,
+int store_getxattr(struct store *s, enum store_how how, uint64_t ino, const char *name, void *value,
+                   size_t size,
                    size_t *ret_size) AF_NODISCARD; // size 0: asks for the size; -ERANGE, -ENODATA
 int store_listxattr(struct store *s, enum store_how how, uint64_t ino, char *names, size_t size,
                     size_t *ret_size) AF_NODISCARD;
 // flags: XATTR_CREATE, XATTR_REPLACE. -E2BIG above 65536 bytes; -ERANGE for names above 255.
-int store_setxattr(struct store *s, enum store_how how, uint64_t ino, const char *name, const void *value,
-                   size_t size, int flags) AF_NODISCARD;
-int store_removexattr(struct store *s, enum store_how how, uint64_t ino, const char *name) AF_NODISCARD;
+int store_setxattr(struct store *s, enum store_how how, uint64_t ino, const char *name,
+                   const void *value, size_t size, int flags) AF_NODISCARD;
+int store_removexattr(struct store *s, enum store_how how, uint64_t ino,
+                      const char *name) AF_NODISCARD;
 
 // ---- the whole ----
 
@@ -143,15 +166,16 @@ struct store_statfs {
 };
 int store_statfs(struct store *s, struct store_statfs *ret) AF_NODISCARD;
 
-// A damaged thing that was met; kept for `aerofs status` and .aerofs/damage (the last STORE_DAMAGE_MAX, deduplicated).
+// A damaged thing that was met; kept for `aerofs status` and .aerofs/damage (the last
+// STORE_DAMAGE_MAX, deduplicated).
 #define STORE_DAMAGE_MAX 256
 struct store_damage {
-    int code;            // AF_E_…
-    uint64_t ino;        // 0: not known
-    uint64_t off;        // byte offset in the file, for data
-    uint64_t address;    // block in `data`
-    uint64_t count;      // how often met
-    char text[160];      // what, where, expected, found
+    int code;         // AF_E_…
+    uint64_t ino;     // 0: not known
+    uint64_t off;     // byte offset in the file, for data
+    uint64_t address; // block in `data`
+    uint64_t count;   // how often met
+    char text[160];   // what, where, expected, found
 };
 
 struct store_status {
@@ -159,11 +183,11 @@ struct store_status {
     uint64_t applied_lsn, checkpoint_lsn, checkpoint_sequence, generation;
     uint64_t cache_blocks, cache_dirty_blocks, cache_budget_blocks, cache_hits, cache_misses;
     uint64_t pending_files, pending_bytes, open_files;
-    uint64_t space_capacity_blocks, space_used_blocks, space_waiting_blocks, space_reserved_blocks, space_reserve_blocks,
-        space_max_blocks;
+    uint64_t space_capacity_blocks, space_used_blocks, space_waiting_blocks, space_reserved_blocks,
+        space_reserve_blocks, space_max_blocks;
     uint64_t inodes, orphans;
-    uint64_t errors;       // operations that failed for I/O or corruption
-    int failed;            // 0, or the error that made the store read-only
+    uint64_t errors; // operations that failed for I/O or corruption
+    int failed;      // 0, or the error that made the store read-only
     char failed_what[200];
     bool read_only;
     size_t damage_count;

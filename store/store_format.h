@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// On-disk structures of the tree, its items and the space map (docs/FORMAT.md). Only layout: what may
-// stand in a field is said there and checked by the *_validate functions.
+// On-disk structures of the tree, its items and the space map (docs/FORMAT.md). Only layout: what
+// may stand in a field is said there and checked by the *_validate functions.
 #ifndef AF_STORE_STORE_FORMAT_H
 #define AF_STORE_STORE_FORMAT_H
 
@@ -9,8 +9,8 @@
 #include "base/check.h"
 #include "base/le.h"
 
-#define BLOCK_BYTES 4096u
-#define BLOCK_MAGIC 0x42534641u // "AFSB"
+#define BLOCK_BYTES    4096u
+#define BLOCK_MAGIC    0x42534641u // "AFSB"
 #define FORMAT_VERSION 1u
 
 enum block_type { BLOCK_TYPE_NODE = 1, BLOCK_TYPE_BITMAP = 2, BLOCK_TYPE_INDEX = 3 };
@@ -70,13 +70,13 @@ enum item_kind {
     KIND_ORPHAN = 6,
 };
 
-#define INLINE_BYTES_MAX 1024u // content of a file or value of an xattr kept inside the tree
+#define INLINE_BYTES_MAX  1024u // content of a file or value of an xattr kept inside the tree
 #define EXTENT_BLOCKS_MAX 64u
-#define INO_ROOT 1u
-#define INO_MAX ((UINT64_C(1) << 48) - 1)
-#define NAME_BYTES_MAX 255u
-#define XATTR_VALUE_MAX 65536u
-#define FILE_BYTES_MAX INT64_MAX
+#define INO_ROOT          1u
+#define INO_MAX           ((UINT64_C(1) << 48) - 1)
+#define NAME_BYTES_MAX    255u
+#define XATTR_VALUE_MAX   65536u
+#define FILE_BYTES_MAX    INT64_MAX
 
 struct time_disk {
     le64 sec;
@@ -134,7 +134,8 @@ struct xattr_disk {
     uint8_t name_len;
     le16 reserved;
     le32 value_len;
-    uint8_t bytes[]; // name, then the value; or le64 birth and a xattr_block_disk for each block of it
+    uint8_t
+        bytes[]; // name, then the value; or le64 birth and a xattr_block_disk for each block of it
 };
 AF_DISK_SIZE(struct xattr_disk, 8);
 #define XATTR_IN_BLOCKS 1u
@@ -142,7 +143,7 @@ AF_DISK_SIZE(struct xattr_disk, 8);
 struct orphan_disk {
     uint8_t what; // enum orphan_what
     uint8_t reserved[7];
-    le64 blocks;  // of a content: how many its extents occupy; of an inode: 0
+    le64 blocks; // of a content: how many its extents occupy; of an inode: 0
 };
 AF_DISK_SIZE(struct orphan_disk, 16);
 
@@ -157,12 +158,13 @@ AF_DISK_SIZE(struct xattr_block_disk, 16);
 enum orphan_what { ORPHAN_INODE = 1, ORPHAN_CONTENT = 2, ORPHAN_STAGED = 3 };
 
 // Space map.
-#define GROUP_BLOCKS 32256u
+#define GROUP_BLOCKS     32256u
 #define GROUPS_PER_INDEX 252u
-#define INDEX_MAX 4064u
-#define SLOT_NEVER 255u
+#define INDEX_MAX        4064u
+#define SLOT_NEVER       255u
 
-struct map_ref_disk { // of a bitmap block in an index block, and of an index block in the superblock
+struct map_ref_disk { // of a bitmap block in an index block, and of an index block in the
+                      // superblock
     le64 checksum;
     le32 free;
     uint8_t slot;

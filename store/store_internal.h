@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // What the files of store/ share: the store itself, inodes in memory, pending content.
 //
-// One lock, s->lock, guards everything but what is said to be atomic. `_locked` functions want it held. Functions that
-// take a `struct fault` may return -AF_E_FAULT, having changed nothing that matters (fault.h).
+// One lock, s->lock, guards everything but what is said to be atomic. `_locked` functions want it
+// held. Functions that take a `struct fault` may return -AF_E_FAULT, having changed nothing that
+// matters (fault.h).
 #ifndef AF_STORE_STORE_INTERNAL_H
 #define AF_STORE_STORE_INTERNAL_H
 
@@ -18,7 +19,7 @@
 #include "store/store_engine.h"
 
 #define BLOCKS_OF(bytes) (((bytes) + BLOCK_BYTES - 1) / BLOCK_BYTES)
-#define NO_BLOCK UINT64_MAX
+#define NO_BLOCK         UINT64_MAX
 
 // ---- pending content (pending.c): what was written and is not completed, beside the tree ----
 
@@ -29,10 +30,11 @@ struct pend_piece {
     uint64_t block;
     uint64_t count;
     enum pend_type type;
-    uint64_t version;     // MEM: unique, changes with every write, so that a spill sees that it was overtaken
-    uint8_t *bytes;       // MEM: BLOCK_BYTES, owned
-    uint64_t address;     // EXTENT: allocated, written, named by no record yet
-    le64 *checksums;      // EXTENT: count of them, owned
+    uint64_t version; // MEM: unique, changes with every write, so that a spill sees that it was
+                      // overtaken
+    uint8_t *bytes;   // MEM: BLOCK_BYTES, owned
+    uint64_t address; // EXTENT: allocated, written, named by no record yet
+    le64 *checksums;  // EXTENT: count of them, owned
 };
 
 struct pend_xattr { // of a new file, which has no items in the tree
@@ -44,31 +46,32 @@ struct pend_xattr { // of a new file, which has no items in the tree
 };
 
 struct pending {
-    bool is_new;          // the inode is in no tree yet; `fresh` is all of it
-    bool content;         // content or size was touched
-    bool times;           // mtime/ctime (and atime when set) below override the tree's
+    bool is_new;  // the inode is in no tree yet; `fresh` is all of it
+    bool content; // content or size was touched
+    bool times;   // mtime/ctime (and atime when set) below override the tree's
     bool kill_suidgid;
-    bool append_only;     // written solely through O_APPEND handles, never truncated: C4's timer applies
-    uint64_t since_ms;    // first change
-    struct inode fresh;   // is_new
-    uint64_t parent;      // is_new: directory of the name; 0: the name is gone (unlinked while open)
-    uint8_t index;        // collision index of the name
-    char *name;           // is_new and named; owned
+    bool
+        append_only; // written solely through O_APPEND handles, never truncated: C4's timer applies
+    uint64_t since_ms;  // first change
+    struct inode fresh; // is_new
+    uint64_t parent;    // is_new: directory of the name; 0: the name is gone (unlinked while open)
+    uint8_t index;      // collision index of the name
+    char *name;         // is_new and named; owned
     struct pend_xattr *xattrs;
     unsigned xattr_count;
-    size_t xattr_blocks;  // reserved for values that will not fit their item
+    size_t xattr_blocks; // reserved for values that will not fit their item
     uint64_t size;
     struct timespec atime, mtime, ctime;
     bool atime_set;
-    uint64_t keep_blocks; // base content from this block on is hidden; NO_BLOCK: none is
-    uint64_t staged_id;   // content id that holds staged extents, 0: none
+    uint64_t keep_blocks;      // base content from this block on is hidden; NO_BLOCK: none is
+    uint64_t staged_id;        // content id that holds staged extents, 0: none
     struct pend_piece *pieces; // by block, apart
     size_t piece_count, piece_cap;
     size_t mem_blocks, extent_pieces, hole_pieces;
     uint64_t extent_blocks; // of EXTENT pieces
     size_t record_bytes;    // of EXTENT and HOLE pieces in a record
-    uint64_t data_number; // its spilled data was written by data write number …
-    uint64_t spill_hint;  // address behind the last spilled run
+    uint64_t data_number;   // its spilled data was written by data write number …
+    uint64_t spill_hint;    // address behind the last spilled run
 };
 
 // An inode that somebody has open or that has pending content.
@@ -78,8 +81,8 @@ struct oinode {
     uint64_t ino;
     uint32_t opens;
     uint32_t dirty_handles;
-    uint64_t epoch;           // rises with every completion: handles of an older one are clean
-    bool orphan;              // unlinked in the tree, removed after the last close
+    uint64_t epoch; // rises with every completion: handles of an older one are clean
+    bool orphan;    // unlinked in the tree, removed after the last close
     struct pending *p;
 };
 
@@ -104,7 +107,7 @@ struct reap {
     uint8_t what;
 };
 
-#define OINODE_BUCKETS 16384u
+#define OINODE_BUCKETS   16384u
 #define PEND_DIR_BUCKETS 1024u
 
 struct store {
@@ -113,35 +116,36 @@ struct store {
     struct cache cache;
     struct tree tree;
     struct space *space;
-    // `data` once more for each sync that promises something: the kernel reports a failed writeback once for each open file
-    // (fsync(2)), so a sync for another purpose must not take the report away. NULL: read-only.
+    // `data` once more for each sync that promises something: the kernel reports a failed writeback
+    // once for each open file (fsync(2)), so a sync for another purpose must not take the report
+    // away. NULL: read-only.
     struct io_file *data_checkpoint, *data_growth;
-    struct wal *wal;               // NULL until attached
+    struct wal *wal; // NULL until attached
     uint64_t hash_seed;
     uint64_t next_ino;
-    uint64_t logged_ino;           // next_ino of the last record
+    uint64_t logged_ino; // next_ino of the last record
     uint64_t inodes;
     uint64_t applied_lsn;
-    uint64_t frozen_lsn;           // applied_lsn at the last freeze
+    uint64_t frozen_lsn; // applied_lsn at the last freeze
     uint64_t checkpoint_lsn, checkpoint_sequence;
-    bool dirty;                    // something was applied since the last freeze
+    bool dirty; // something was applied since the last freeze
     bool replaying;
-    uint64_t version;              // last given to a MEM piece
-    bool frozen;                   // a checkpoint is between freeze and publication
+    uint64_t version; // last given to a MEM piece
+    bool frozen;      // a checkpoint is between freeze and publication
     int failed;
     char failed_what[200];
     uint64_t errors;
 
     struct oinode *oinodes[OINODE_BUCKETS];
     size_t open_files;
-    struct list pending;           // oinodes with pending content
+    struct list pending; // oinodes with pending content
     size_t pending_count;
     size_t pending_mem_blocks, pending_mem_max;
     struct pend_dir *pend_dirs[PEND_DIR_BUCKETS];
     struct list reap;
     size_t reap_count;
-    struct buf encode;             // scratch of op_commit
-    bool signal;                   // call config.pressure after unlocking
+    struct buf encode; // scratch of op_commit
+    bool signal;       // call config.pressure after unlocking
 
     atomic_uint_fast64_t data_number; // spilled writes that have returned
     atomic_uint_fast64_t unsynced_bytes;
@@ -156,7 +160,8 @@ void store_lock(struct store *s);
 // Evicts a little, unlocks, and passes on pressure.
 void store_unlock(struct store *s);
 void fault_begin(struct fault *f);
-// Call without the lock after every attempt with its result. True: the attempt is to be repeated. False: *r is final, pins are gone.
+// Call without the lock after every attempt with its result. True: the attempt is to be repeated.
+// False: *r is final, pins are gone.
 bool fault_resolve(struct store *s, struct fault *f, enum store_how how, int *r);
 // Refuses changes on a failed or read-only store.
 int store_writable(struct store *s);
@@ -170,11 +175,12 @@ struct timespec store_now(struct store *s);
 // ---- inode.c ----
 
 void inode_encode(const struct inode *in, struct inode_disk *d);
-int inode_decode(const void *bytes, size_t len, struct inode *ret); // validates
+int inode_decode(const void *bytes, size_t len, struct inode *ret);               // validates
 int inode_get(struct store *s, struct fault *f, uint64_t ino, struct inode *ret); // from the tree
 void inode_put(struct store *s, uint64_t ino, const struct inode *in);
 // As readers see it: pending attributes over the tree's. *ret_oi may be NULL after it.
-int inode_current(struct store *s, struct fault *f, uint64_t ino, struct inode *ret, struct oinode **ret_oi);
+int inode_current(struct store *s, struct fault *f, uint64_t ino, struct inode *ret,
+                  struct oinode **ret_oi);
 void inode_to_attr(uint64_t ino, const struct inode *in, struct store_attr *ret);
 uint64_t ino_new(struct store *s);
 struct oinode *oinode_find(struct store *s, uint64_t ino);
@@ -193,16 +199,21 @@ struct dentry {
 };
 int name_check(const char *name, size_t *ret_len); // 0, -ENAMETOOLONG, -EINVAL
 uint64_t name_hash(const struct store *s, const char *name, size_t len); // low 7 bits clear
-int dentry_decode(const void *bytes, size_t len, uint64_t *ret_ino, uint8_t *ret_type, const char **ret_name,
-                  size_t *ret_name_len);
+int dentry_decode(const void *bytes, size_t len, uint64_t *ret_ino, uint8_t *ret_type,
+                  const char **ret_name, size_t *ret_name_len);
 // In the tree only / in both. -ENOENT.
-int dentry_find_tree(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len, struct dentry *ret);
-int dentry_find(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len, struct dentry *ret);
+int dentry_find_tree(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len,
+                     struct dentry *ret);
+int dentry_find(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len,
+                struct dentry *ret);
 // A collision index that neither the tree nor pending names use. -ENOSPC when all 128 are taken.
-int dentry_free_index(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len, uint8_t *ret_index);
-void dentry_put(struct store *s, uint64_t dir, const char *name, size_t len, uint8_t index, uint64_t ino, uint8_t type);
+int dentry_free_index(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len,
+                      uint8_t *ret_index);
+void dentry_put(struct store *s, uint64_t dir, const char *name, size_t len, uint8_t index,
+                uint64_t ino, uint8_t type);
 void dentry_delete(struct store *s, uint64_t dir, const char *name, size_t len, uint8_t index);
-struct key dentry_key(const struct store *s, uint64_t dir, const char *name, size_t len, uint8_t index);
+struct key dentry_key(const struct store *s, uint64_t dir, const char *name, size_t len,
+                      uint8_t index);
 uint8_t mode_to_type(uint32_t mode);
 struct pend_dir *pend_dir_find(struct store *s, uint64_t dir);
 // Index of the first entry whose cookie is at least `cookie`.
@@ -221,21 +232,27 @@ struct extent {
 };
 int extent_decode(struct key key, const void *value, size_t len, struct extent *ret);
 // The extent that covers `block`, or the first behind it up to `last`. -ENOENT.
-int extent_at(struct store *s, struct fault *f, uint64_t content, uint64_t block, uint64_t last, struct extent *ret);
-int inline_get(struct store *s, struct fault *f, uint64_t content, const void **ret_bytes, size_t *ret_len); // -ENOENT
-// Touches what content_clear() of the same range will change, and counts it into *need_items / *need_bytes.
+int extent_at(struct store *s, struct fault *f, uint64_t content, uint64_t block, uint64_t last,
+              struct extent *ret);
+int inline_get(struct store *s, struct fault *f, uint64_t content, const void **ret_bytes,
+               size_t *ret_len); // -ENOENT
+// Touches what content_clear() of the same range will change, and counts it into *need_items /
+// *need_bytes.
 int content_touch(struct store *s, struct fault *f, uint64_t content, uint64_t first, uint64_t last,
                   size_t *items, size_t *bytes);
-// Frees what lies in [first, last], cutting extents at the ends; returns the number of blocks freed.
+// Frees what lies in [first, last], cutting extents at the ends; returns the number of blocks
+// freed.
 uint64_t content_clear(struct store *s, uint64_t content, uint64_t first, uint64_t last);
-void content_put_extent(struct store *s, uint64_t content, uint64_t block, uint64_t address, uint64_t birth,
-                        uint64_t count, const uint64_t *checksums);
+void content_put_extent(struct store *s, uint64_t content, uint64_t block, uint64_t address,
+                        uint64_t birth, uint64_t count, const uint64_t *checksums);
 // Number of extents of the content, counted up to `max`.
-int content_count(struct store *s, struct fault *f, uint64_t content, size_t max, size_t *ret_count);
+int content_count(struct store *s, struct fault *f, uint64_t content, size_t max,
+                  size_t *ret_count);
 
 // ---- op_prepare.c, op_apply.c, commit.c ----
 
-// Touches everything op_apply() will change, checks that the operation fits the tree, prepares memory and space.
+// Touches everything op_apply() will change, checks that the operation fits the tree, prepares
+// memory and space.
 int op_prepare(struct store *s, struct fault *f, const struct op *op);
 void op_apply(struct store *s, const struct op *op, uint64_t lsn);
 // Fills what every operation carries: next_ino and time.
@@ -263,16 +280,19 @@ int pending_cut(struct store *s, struct pending *p, uint64_t block, uint64_t cou
 void pending_count(struct store *s, struct pending *p, const struct pend_piece *piece, int by);
 // Adds a piece into a gap made by pending_cut(); takes ownership of bytes / checksums.
 void pending_add(struct store *s, struct pending *p, const struct pend_piece *piece);
-// Where the bytes of `block` are below the pieces of `p` (NULL: no pending content): staged, base, or a hole
+// Where the bytes of `block` are below the pieces of `p` (NULL: no pending content): staged, base,
+// or a hole
 // (*ret_address 0).
-int base_find(struct store *s, struct fault *f, const struct inode *in, const struct pending *p, uint64_t block,
-              uint64_t *ret_address, uint64_t *ret_sum);
+int base_find(struct store *s, struct fault *f, const struct inode *in, const struct pending *p,
+              uint64_t block, uint64_t *ret_address, uint64_t *ret_sum);
 // The MEM piece of `block`, brought in (from what is visible there) when it is not one.
 // `whole`: its old content will not be needed.
-int pending_block(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t block, bool whole,
-                  struct pend_piece **ret_piece);
-int pending_truncate(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t size);
-int pending_hole(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in, uint64_t off, uint64_t len);
+int pending_block(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in,
+                  uint64_t block, bool whole, struct pend_piece **ret_piece);
+int pending_truncate(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in,
+                     uint64_t size);
+int pending_hole(struct store *s, struct fault *f, struct oinode *oi, const struct inode *in,
+                 uint64_t off, uint64_t len);
 // Drops whole blocks behind the end: what a write that failed had brought in.
 int pending_trim(struct store *s, struct pending *p);
 // Marks content as changed now.
@@ -285,40 +305,46 @@ int complete(struct store *s, struct fault *f, struct oinode *oi);
 
 // ---- background.c ----
 
-void reap_some(struct store *s, unsigned steps); // without the lock; frees contents nobody can reach
+void reap_some(struct store *s,
+               unsigned steps); // without the lock; frees contents nobody can reach
 
 // ---- file.c ----
 
 // Truncation or extension; `file` NULL: by path.
-int file_truncate(struct store *s, struct fault *f, uint64_t ino, struct store_file *file, uint64_t size);
+int file_truncate(struct store *s, struct fault *f, uint64_t ino, struct store_file *file,
+                  uint64_t size);
 
 // ---- spill.c: pending content to disk, without the lock ----
 
 int spill_inode(struct store *s, uint64_t ino, size_t keep_blocks);
 int stage_inode(struct store *s, uint64_t ino);
 // Writes whole blocks straight to fresh extents and makes them pending.
-// A large write in three steps: runs for whole blocks (under the lock; prepares space), the bytes to disk (without it), the runs
-// become pieces (under the lock; all or none). What was not adopted is given back by direct_end().
+// A large write in three steps: runs for whole blocks (under the lock; prepares space), the bytes
+// to disk (without it), the runs become pieces (under the lock; all or none). What was not adopted
+// is given back by direct_end().
 struct direct;
 struct direct *direct_begin(void); // NULL: out of memory
-int direct_alloc(struct store *s, struct fault *f, struct oinode *oi, uint64_t block, const uint8_t *bytes,
-                 uint64_t count, struct direct *d);
+int direct_alloc(struct store *s, struct fault *f, struct oinode *oi, uint64_t block,
+                 const uint8_t *bytes, uint64_t count, struct direct *d);
 int direct_write(struct store *s, struct direct *d);
 int direct_adopt(struct store *s, struct oinode *oi, struct direct *d);
 void direct_end(struct store *s, struct direct *d);
 bool stage_wanted(const struct store *s, const struct pending *p);
 // A block of data at `address`: from the cache, or a fault.
-int data_block(struct store *s, struct fault *f, uint64_t address, uint64_t sum, const uint8_t **ret_bytes);
-// A block that rode in a record enters the cache as one to be written; returns its checksum. The rest is zeroed.
+int data_block(struct store *s, struct fault *f, uint64_t address, uint64_t sum,
+               const uint8_t **ret_bytes);
+// A block that rode in a record enters the cache as one to be written; returns its checksum. The
+// rest is zeroed.
 uint64_t data_put(struct store *s, uint64_t address, const uint8_t *bytes, size_t len);
-void data_forget(struct store *s, uint64_t address, uint64_t count); // drops such blocks from the cache
+void data_forget(struct store *s, uint64_t address,
+                 uint64_t count); // drops such blocks from the cache
 // Bounds of memory.
-#define PENDING_MEM_INODE_MAX 256u // blocks of one inode in memory before it is spilled
-#define RECORD_DATA_BYTES_MAX 65536u // of content that rides in a record
-#define PENDING_COUNT_MAX 1000000u   // files open and not completed
-#define CONTENT_EXTENTS_AT_ONCE 64u  // freed by one operation; larger contents go in steps
-#define LINK_COUNT_MAX 1000000u
-#define HOLE_PIECES_MAX 1024u        // of one inode, not completed
+#define PENDING_MEM_INODE_MAX   256u     // blocks of one inode in memory before it is spilled
+#define RECORD_DATA_BYTES_MAX   65536u   // of content that rides in a record
+#define PENDING_COUNT_MAX       1000000u // files open and not completed
+#define CONTENT_EXTENTS_AT_ONCE 64u      // freed by one operation; larger contents go in steps
+#define LINK_COUNT_MAX          1000000u
+#define HOLE_PIECES_MAX         1024u          // of one inode, not completed
 size_t record_data_max(const struct store *s); // the same, less where segments are small
 size_t inode_mem_max(const struct store *s);   // likewise of PENDING_MEM_INODE_MAX
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Extended attributes: items under (inode, XATTR, name hash + collision index). Values up to INLINE_BYTES_MAX lie in the item, larger
-// ones in blocks of data that the record carried. A new file's lie in its pending content until the first completion.
+// Extended attributes: items under (inode, XATTR, name hash + collision index). Values up to
+// INLINE_BYTES_MAX lie in the item, larger ones in blocks of data that the record carried. A new
+// file's lie in its pending content until the first completion.
 
 #include "store/xattr.h"
 
@@ -24,7 +25,8 @@ int xattr_decode(const void *bytes, size_t len, struct xattr_item *ret)
     x.name_len = d->name_len;
     x.value_len = le32_get(d->value_len);
     rest = len - sizeof(*d);
-    if (d->name_len == 0 || d->name_len > rest || le16_get(d->reserved) != 0 || d->flags > XATTR_IN_BLOCKS)
+    if (d->name_len == 0 || d->name_len > rest || le16_get(d->reserved) != 0 ||
+        d->flags > XATTR_IN_BLOCKS)
         return -AF_E_ITEM;
     x.name = (const char *)d->bytes;
     rest -= d->name_len;
@@ -51,8 +53,8 @@ static struct xattr_block_disk block_ref(const struct xattr_item *x, size_t i)
 }
 
 // The item of `name`, or -ENOENT and a free index.
-static int find(struct store *s, struct fault *f, uint64_t ino, const char *name, size_t len, struct xattr_item *ret,
-                uint8_t *ret_index)
+static int find(struct store *s, struct fault *f, uint64_t ino, const char *name, size_t len,
+                struct xattr_item *ret, uint8_t *ret_index)
 {
     uint64_t hash = name_hash(s, name, len);
     struct key last = key_make(ino, KIND_XATTR, hash + DENTRY_INDEX_MAX - 1);
@@ -62,8 +64,9 @@ static int find(struct store *s, struct fault *f, uint64_t ino, const char *name
         struct key key;
         const void *value;
         size_t value_len;
-        int err = tree_next(&s->tree, &s->tree.root, f, key_make(ino, KIND_XATTR, hash + next_index), last, &key,
-                            &value, &value_len);
+        int err =
+            tree_next(&s->tree, &s->tree.root, f, key_make(ino, KIND_XATTR, hash + next_index),
+                      last, &key, &value, &value_len);
 
         if (err == -ENOENT)
             break;
@@ -127,7 +130,8 @@ void xattr_put(struct store *s, uint64_t ino, const struct op_xattr *x, uint64_t
         len += sizeof(birth);
         for (size_t at = 0, i = 0; at < x->value_len; at += BLOCK_BYTES, i++) {
             uint64_t address = op_le64(x->addresses, i);
-            uint64_t sum = data_put(s, address, x->value + at, AF_MIN(x->value_len - at, (size_t)BLOCK_BYTES));
+            uint64_t sum =
+                data_put(s, address, x->value + at, AF_MIN(x->value_len - at, (size_t)BLOCK_BYTES));
             struct xattr_block_disk b = {.address = le64_put(address), .checksum = le64_put(sum)};
 
             space_log_alloc(s->space, address, 1);
@@ -135,7 +139,8 @@ void xattr_put(struct store *s, uint64_t ino, const struct op_xattr *x, uint64_t
             len += sizeof(b);
         }
     }
-    tree_put(&s->tree, key_make(ino, KIND_XATTR, name_hash(s, x->name, x->name_len) + index), item, len);
+    tree_put(&s->tree, key_make(ino, KIND_XATTR, name_hash(s, x->name, x->name_len) + index), item,
+             len);
 }
 
 void xattr_delete(struct store *s, uint64_t ino, const char *name, size_t len)
@@ -159,8 +164,8 @@ void xattr_remove_all(struct store *s, uint64_t ino)
     size_t len;
 
     fault_begin(&f);
-    while (tree_next(&s->tree, &s->tree.root, &f, key_make(ino, KIND_XATTR, 0), key_make(ino, KIND_XATTR, UINT64_MAX),
-                     &key, &value, &len) == 0) {
+    while (tree_next(&s->tree, &s->tree.root, &f, key_make(ino, KIND_XATTR, 0),
+                     key_make(ino, KIND_XATTR, UINT64_MAX), &key, &value, &len) == 0) {
         struct xattr_item x;
 
         if (xattr_decode(value, len, &x) == 0)
@@ -195,8 +200,8 @@ static int copy_value(struct store *s, struct fault *f, const struct xattr_item 
     return 0;
 }
 
-static int getxattr_locked(struct store *s, struct fault *f, uint64_t ino, const char *name, void *value, size_t size,
-                           size_t *ret_size)
+static int getxattr_locked(struct store *s, struct fault *f, uint64_t ino, const char *name,
+                           void *value, size_t size, size_t *ret_size)
 {
     struct oinode *oi = oinode_find(s, ino);
     size_t len = strlen(name);
@@ -229,8 +234,8 @@ static int getxattr_locked(struct store *s, struct fault *f, uint64_t ino, const
     return 0;
 }
 
-int store_getxattr(struct store *s, enum store_how how, uint64_t ino, const char *name, void *value, size_t size,
-                   size_t *ret_size)
+int store_getxattr(struct store *s, enum store_how how, uint64_t ino, const char *name, void *value,
+                   size_t size, size_t *ret_size)
 {
     struct fault f;
     int err;
@@ -278,7 +283,8 @@ static int listxattr_locked(struct store *s, struct fault *f, uint64_t ino, stru
         struct xattr_item x;
         size_t len;
 
-        err = tree_next(&s->tree, &s->tree.root, f, key, key_make(ino, KIND_XATTR, UINT64_MAX), &key, &value, &len);
+        err = tree_next(&s->tree, &s->tree.root, f, key, key_make(ino, KIND_XATTR, UINT64_MAX),
+                        &key, &value, &len);
         if (err < 0)
             break;
         err = xattr_decode(value, len, &x);
@@ -289,7 +295,8 @@ static int listxattr_locked(struct store *s, struct fault *f, uint64_t ino, stru
     return err == -ENOENT ? 0 : err;
 }
 
-int store_listxattr(struct store *s, enum store_how how, uint64_t ino, char *names, size_t size, size_t *ret_size)
+int store_listxattr(struct store *s, enum store_how how, uint64_t ino, char *names, size_t size,
+                    size_t *ret_size)
 {
     struct names n = {.names = names, .size = size};
     struct fault f;
@@ -307,9 +314,10 @@ int store_listxattr(struct store *s, enum store_how how, uint64_t ino, char *nam
 
 // ---- changing ----
 
-// A new file keeps them in its pending content; they go into the record of its first completion. What one record can hold bounds them.
-static int set_pending(struct store *s, struct fault *f, struct oinode *oi, const char *name, size_t len,
-                       const void *value, size_t size)
+// A new file keeps them in its pending content; they go into the record of its first completion.
+// What one record can hold bounds them.
+static int set_pending(struct store *s, struct fault *f, struct oinode *oi, const char *name,
+                       size_t len, const void *value, size_t size)
 {
     struct pending *p = oi->p;
     struct pend_xattr **at = &p->xattrs, *old = pend_xattr_find(p, name, len);
@@ -351,7 +359,8 @@ static int set_pending(struct store *s, struct fault *f, struct oinode *oi, cons
 }
 
 // Allocates a block for each of a large value. Space is prepared here.
-static int alloc_value(struct store *s, struct fault *f, size_t size, uint8_t *addresses, size_t *ret_blocks)
+static int alloc_value(struct store *s, struct fault *f, size_t size, uint8_t *addresses,
+                       size_t *ret_blocks)
 {
     size_t blocks = size > INLINE_BYTES_MAX ? BLOCKS_OF(size) : 0;
     int err = blocks > 0 ? space_prepare(s->space, f, blocks, 0, false) : 0;
@@ -366,8 +375,8 @@ static int alloc_value(struct store *s, struct fault *f, size_t size, uint8_t *a
     return err;
 }
 
-static int setxattr_locked(struct store *s, struct fault *f, uint64_t ino, const char *name, const void *value,
-                           size_t size, int flags)
+static int setxattr_locked(struct store *s, struct fault *f, uint64_t ino, const char *name,
+                           const void *value, size_t size, int flags)
 {
     uint8_t addresses[8 * (XATTR_VALUE_MAX / BLOCK_BYTES)];
     struct oinode *oi = oinode_find(s, ino);
@@ -404,8 +413,8 @@ static int setxattr_locked(struct store *s, struct fault *f, uint64_t ino, const
     return err;
 }
 
-int store_setxattr(struct store *s, enum store_how how, uint64_t ino, const char *name, const void *value, size_t size,
-                   int flags)
+int store_setxattr(struct store *s, enum store_how how, uint64_t ino, const char *name,
+                   const void *value, size_t size, int flags)
 {
     struct fault f;
     int err;

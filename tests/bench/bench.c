@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// One measurement of one workload in one directory, on whatever file system that is. tests/bench/run alternates
-// two sides, repeats, and makes the table; this program only does the work and prints one number: operations or MiB
-// per second.
+// One measurement of one workload in one directory, on whatever file system that is.
+// tests/bench/run alternates two sides, repeats, and makes the table; this program only does the
+// work and prints one number: operations or MiB per second.
 //
-// Each client is a process. All start together; the rate is the number of operations over the time from the start to the
-// end of the last client.
+// Each client is a process. All start together; the rate is the number of operations over the time
+// from the start to the end of the last client.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +21,7 @@
 #include <unistd.h>
 #include <dirent.h>
 
-#define BLOCK 4096u
+#define BLOCK       4096u
 #define CLIENTS_MAX 64
 
 static char block[1u << 20];
@@ -98,9 +98,18 @@ static void create(const struct job *j, bool shared, bool sync, size_t bytes)
     }
 }
 
-static void create_own(const struct job *j) { create(j, false, true, BLOCK); }
-static void create_shared(const struct job *j) { create(j, true, true, BLOCK); }
-static void create_small(const struct job *j) { create(j, false, false, 1024); }
+static void create_own(const struct job *j)
+{
+    create(j, false, true, BLOCK);
+}
+static void create_shared(const struct job *j)
+{
+    create(j, true, true, BLOCK);
+}
+static void create_small(const struct job *j)
+{
+    create(j, false, false, 1024);
+}
 
 static void prepare_one(const struct job *j)
 {
@@ -126,8 +135,8 @@ static void overwrite(const struct job *j)
     close(fd);
 }
 
-// Atomic durable replacement of a file's content: what a careful program does on a native file system, and what does the
-// same on AeroFS.
+// Atomic durable replacement of a file's content: what a careful program does on a native file
+// system, and what does the same on AeroFS.
 static void replace(const struct job *j)
 {
     char path[4096], temporary[4096], dir[4096];
@@ -275,7 +284,8 @@ static void read_random(const struct job *j)
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
-        if (pread(fd, block, BLOCK, (off_t)(seed % ((uint64_t)j->operations << 8)) * BLOCK) != BLOCK)
+        if (pread(fd, block, BLOCK, (off_t)(seed % ((uint64_t)j->operations << 8)) * BLOCK) !=
+            BLOCK)
             die("pread", path);
     }
     close(fd);

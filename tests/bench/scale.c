@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
-// How the engine behaves with very many keys: `scale DIR KEYS` makes a store in the empty directory DIR with KEYS keys of 100 bytes,
-// then prints what must not grow with their number: time to open after a clean close and after a kill with
-// a full log, memory, time and bytes of a checkpoint after 1000 keys chosen at random have changed.
+// How the engine behaves with very many keys: `scale DIR KEYS` makes a store in the empty directory
+// DIR with KEYS keys of 100 bytes, then prints what must not grow with their number: time to open
+// after a clean close and after a kill with a full log, memory, time and bytes of a checkpoint
+// after 1000 keys chosen at random have changed.
 //
-// A kill is engine_abandon(): everything in memory is dropped, nothing is written. The log is made as full as a checkpoint lets it
-// become by changing keys until it is close to the bound, in the moment before the next one would start.
+// A kill is engine_abandon(): everything in memory is dropped, nothing is written. The log is made
+// as full as a checkpoint lets it become by changing keys until it is close to the bound, in the
+// moment before the next one would start.
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -19,7 +21,7 @@
 #include "checkpoint/engine.h"
 
 #define VALUE_BYTES 100u
-#define CHANGES 1000u
+#define CHANGES     1000u
 
 static const struct store_cred CRED = {0, 0};
 
@@ -48,7 +50,8 @@ static double now(void)
 
 static struct engine *open_engine(struct io *io, const char *what)
 {
-    struct engine_options o = {.commit_open_ms = UINT64_MAX, .threads = true, .sink = {.emit = emit}};
+    struct engine_options o = {
+        .commit_open_ms = UINT64_MAX, .threads = true, .sink = {.emit = emit}};
     struct engine_status st;
     struct engine *e;
     char text[1024] = "";
@@ -59,8 +62,8 @@ static struct engine *open_engine(struct io *io, const char *what)
         fprintf(stderr, "scale: %s\n", text);
     check(err, "open");
     engine_get_status(e, &st);
-    printf("open %-22s %8.3f s  (%" PRIu64 " records, %" PRIu64 " bytes replayed)\n", what, now() - start,
-           st.recovery.records_replayed, st.recovery.bytes_replayed);
+    printf("open %-22s %8.3f s  (%" PRIu64 " records, %" PRIu64 " bytes replayed)\n", what,
+           now() - start, st.recovery.records_replayed, st.recovery.bytes_replayed);
     return e;
 }
 
@@ -73,7 +76,8 @@ static void put(struct store *s, uint64_t dir, uint64_t key, char letter, bool c
     snprintf(name, sizeof(name), "key%" PRIu64, key);
     memset(value, letter, sizeof(value));
     if (create) {
-        check(store_create(s, STORE_BLOCK, dir, name, 0644, O_WRONLY, &CRED, &attr, &file), "create");
+        check(store_create(s, STORE_BLOCK, dir, name, 0644, O_WRONLY, &CRED, &attr, &file),
+              "create");
     } else {
         check(store_lookup(s, STORE_BLOCK, dir, name, &attr), "lookup");
         check(store_open(s, STORE_BLOCK, attr.ino, O_WRONLY | O_TRUNC, &file), "open");
@@ -117,8 +121,8 @@ static void checkpoint_after_changes(struct engine *e, uint64_t dir, uint64_t ke
            (double)st.last_checkpoint_bytes / (1 << 20));
 }
 
-// Until the log has come close to where a checkpoint would start, or one has started. A few keys, changed again and again: so the
-// log is what fills, and not the memory for dirty blocks.
+// Until the log has come close to where a checkpoint would start, or one has started. A few keys,
+// changed again and again: so the log is what fills, and not the memory for dirty blocks.
 static void fill_log(struct engine *e, uint64_t dir, uint64_t keys, uint64_t *seed)
 {
     struct engine_status st;
@@ -131,7 +135,8 @@ static void fill_log(struct engine *e, uint64_t dir, uint64_t keys, uint64_t *se
         for (unsigned i = 0; i < 200; i++)
             put(engine_store(e), dir, xorshift(seed) % AF_MIN(keys, (uint64_t)5000), 'c', false);
         engine_get_status(e, &st);
-    } while (st.checkpoints == before && st.store.wal.log_bytes + st.segment_bytes <= st.store.wal.log_bytes_max / 2);
+    } while (st.checkpoints == before &&
+             st.store.wal.log_bytes + st.segment_bytes <= st.store.wal.log_bytes_max / 2);
     check(engine_sync(e), "sync");
     engine_get_status(e, &st);
     printf("log filled to %.1f MiB of %.1f MiB\n", (double)st.store.wal.log_bytes / (1 << 20),
@@ -154,7 +159,9 @@ int main(int argc, char **argv)
     check(engine_create(io, &o, &CRED), "create store");
     struct engine *e = open_engine(io, "new");
 
-    check(store_mknod(engine_store(e), STORE_BLOCK, INO_ROOT, "keys", S_IFDIR | 0755, 0, &CRED, &dir), "mkdir");
+    check(
+        store_mknod(engine_store(e), STORE_BLOCK, INO_ROOT, "keys", S_IFDIR | 0755, 0, &CRED, &dir),
+        "mkdir");
     start = now();
     for (uint64_t i = 0; i < keys; i++)
         put(engine_store(e), dir.ino, i, 'a', true);

@@ -360,7 +360,7 @@ for which in clean killed; do
         flip "$STORE/data" $((block * 4096 + 80))
         checked 1
         code=0
-        limited "$AEROFS_MOUNT" "$STORE" "$MNT" >/dev/null 2>"$TEST_DIR/mount.err" || code=$?
+        limited "$AEROFS_MOUNT" -o size=40M "$STORE" "$MNT" >/dev/null 2>"$TEST_DIR/mount.err" || code=$?
         if [ $code -eq 0 ]; then # it is read when something is allocated; all that is stored can be read
             note_daemon "$STORE"
             is_tree "tree.$which" || fail "the tree differs with a rotten $name"

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -78,8 +79,7 @@ static struct open_file *open_of(struct io_file *f)
 
 static bool is_lie(const struct io_volatile *d, const char *path)
 {
-    return d->lying && d->options.lie &&
-           strncmp(path, d->options.lie, strlen(d->options.lie)) == 0;
+    return d->lying && d->options.lie && strncmp(path, d->options.lie, strlen(d->options.lie)) == 0;
 }
 
 // ---- names ----
@@ -442,11 +442,11 @@ static int volatile_sync_dir(struct io *io, const char *path)
     return r;
 }
 
-static int volatile_list(struct io *io, const char *path,
-                         int (*each)(void *arg, const char *name), void *arg)
+static int volatile_list(struct io *io, const char *path, int (*each)(void *arg, const char *name),
+                         void *arg)
 {
     struct io_volatile *d = disk_of(io);
-    char (*names)[PATH_BYTES];
+    char(*names)[PATH_BYTES];
     size_t count = 0, n = 0;
     int r = 0;
 
@@ -475,6 +475,8 @@ static void perform(struct io_volatile *d, struct io_async *op)
 {
     struct volatile_file *f = open_of(op->file)->file;
     bool write = op->kind == IO_OP_WRITE_DURABLE;
+    const struct timespec delay = {.tv_sec = d->options.delay_us / 1000000,
+                                   .tv_nsec = d->options.delay_us % 1000000 * 1000L};
 
     if (write && d->options.survive && !is_lie(d, op->file->path)) {
         af_lock(&d->lock);
@@ -482,7 +484,7 @@ static void perform(struct io_volatile *d, struct io_async *op)
         af_unlock(&d->lock);
     }
     if (d->options.delay_us)
-        usleep(d->options.delay_us);
+        nanosleep(&delay, NULL);
     af_lock(&d->lock);
     if (!write)
         op->result = sync_locked(d, op->file);

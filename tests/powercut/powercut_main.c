@@ -48,6 +48,7 @@ static void on_ready(void *arg)
     struct powercut *p = arg;
     uint8_t code = EXIT_CODE_OK;
 
+    io_volatile_start_lying(p->io);
     if (p->report_fd < 0) {
         mount_message_ready(false);
         return;
@@ -79,7 +80,6 @@ static int open_store(struct powercut *p)
         r = engine_create(p->io, &options, &cred);
     if (r)
         return complain(exit_code(r), p->place.store, err_text(r));
-    io_volatile_start_lying(p->io);
     r = engine_open(p->io, &options, &p->engine, text, sizeof(text));
     return r ? complain(exit_code(r), p->place.store, *text ? text : err_text(r)) : 0;
 }

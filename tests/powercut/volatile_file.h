@@ -20,10 +20,10 @@ struct volatile_page {
 };
 
 struct volatile_file {
-    int fd;          // the durable content; -1: not opened yet
-    unsigned refs;   // open files, the visible name, the durable name and journal entries
-    uint64_t size;   // as readers see it
-    uint64_t valid;  // this much of the real file is visible; the rest is zeros, or leaked
+    int fd;         // the durable content; -1: not opened yet
+    unsigned refs;  // open files, the visible name, the durable name and journal entries
+    uint64_t size;  // as readers see it
+    uint64_t valid; // this much of the real file is visible; the rest is zeros, or leaked
     struct volatile_page **pages;
     size_t page_count;
 };

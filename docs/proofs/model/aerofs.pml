@@ -480,6 +480,9 @@ init {
             x = 0
         :: else
         fi;
+#ifdef BREAK_WAIT_DURABLE
+        if :: zl >= startlsn && !zc -> zc = true; zg = (cur == 255 -> first : cur) :: else fi;
+#endif
         c = zr; write_block(c, NODE(zi)); c = 0; ck = 2;
 #ifdef BREAK_RELEASE_EARLY
         used = used & ~frz
@@ -496,7 +499,7 @@ init {
     /* t4 the superblock into slot sequence mod 2 */
     :: d_step { mode == 1 && !failed && ck == 3 ->
 #ifdef BREAK_SLOT
-        a = nw.q % 2;
+        a = 0;
 #else
         a = (nw.q + 1) % 2;
 #endif
