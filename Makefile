@@ -266,6 +266,7 @@ help:
 	  'make check-crash  the model and crash tests: RUNS=rounds SEED=first [T=tests/crash/test_X]' \
 	  'make check-one    one test with its output: T=tests/unit/test_X or T=tests/mount/test_X.sh' \
 	  'make fuzz-smoke   every fuzz target for a few seconds; make fuzz: FUZZ_SECONDS= each [T=tests/fuzz/fuzz_X]' \
+	  'make powercut     build/powercut-mount: a mount whose kill -9 is a power cut, for aerofs torture' \
 	  'make bench        measure against the file system of this machine' \
 	  'make lint         style, include rules, static analysis;  make format: clang-format everything' \
 	  'make install      PREFIX=/usr/local DESTDIR=;  make uninstall' \

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -57,9 +58,13 @@ static int resolve(const char *path, char ret_path[PATH_MAX])
 static int check_mountpoint(char *path, char *text, size_t size)
 {
     struct mountinfo info;
+    struct statfs fs;
     struct stat st;
     int err = stat(path, &st) ? errno : 0;
 
+    // The kernel may answer that from its cache although the daemon is dead; statfs is never cached.
+    if (err == 0 && statfs(path, &fs) && (errno == ENOTCONN || errno == ECONNABORTED))
+        err = errno;
     // A mount whose daemon is gone: nothing can be served from it any more, and nobody else removes
     // it.
     if (err == ENOTCONN || err == ECONNABORTED) {

@@ -104,11 +104,18 @@ limited() {
     fi
 }
 
-holder_of() { cat "$1/lock"; }
+holder_of() { sed 's/ .*//' "$1/lock"; }
+# The daemon that serves STORE at $MNT: by its arguments, since on a read-only disk it cannot leave its number in STORE/lock.
 note_daemon() { # STORE
-    DAEMON=$(holder_of "$1")
-    is_daemon "$DAEMON" || fail "the lock of $1 names no daemon: '$DAEMON'"
+    local file
+    DAEMON=
+    for file in $(grep -lazxF "$MNT" /proc/[0-9]*/cmdline 2>/dev/null); do
+        file=${file#/proc/}
+        ! is_daemon "${file%/cmdline}" || DAEMON=${file%/cmdline}
+    done
+    [ -n "$DAEMON" ] || fail "no daemon serves $MNT"
     DAEMONS+=("$DAEMON")
+    [ ! -w "$1/lock" ] || same "holder in $1/lock" "$DAEMON" "$(holder_of "$1")"
 }
 
 # start [OPTION…]: mounts $STORE at $MNT, with START_OPTIONS as well; makes the store when there is none.

@@ -30,6 +30,6 @@ rounds=12
 torture 1 --mount-command "$powercut --lie log"
 grep -q '^round .*LOSS' "$TEST_DIR/torture.out" || fail 'a loss is not named'
 torture 1 --mount-command "$powercut --lie data"
-torture 1 --mount-command "$powercut --lie superblock"
+torture 1 --mount-command "$powercut --lie superblock -o log=1M" # checkpoints all the time
 # What cannot run says so.
 same 'a mount command that fails' 2 "$("$AEROFS" torture --mount-command false "$STORE" "$MNT" >/dev/null 2>&1 || echo $?)"

@@ -552,7 +552,7 @@ init {
         crashes++; inc++;
         if
         :: power_cut()
-        :: kill()
+        :: skip; kill() /* skip: an option must not begin with an else of its own */
         fi;
         forget();
         if :: rots < ROTS -> if :: rot() :: skip fi :: else fi }
