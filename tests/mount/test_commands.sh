@@ -9,9 +9,9 @@ for command in status check log dump; do
     limited "$AEROFS" $command --help >"$TEST_DIR/help" || fail "aerofs $command --help"
     grep -qi 'exit' "$TEST_DIR/help" || fail "aerofs $command --help names no exit codes"
 done
-limited "$AEROFS" --version | grep -q 'aerofs' || fail 'aerofs --version'
-limited "$AEROFS_MOUNT" --help | grep -q -- '--create' || fail 'aerofs-mount --help'
-limited "$AEROFS_MOUNT" --version | grep -q 'aerofs' || fail 'aerofs-mount --version'
+limited "$AEROFS" --version | grep 'aerofs' || fail 'aerofs --version'
+limited "$AEROFS_MOUNT" --help | grep -- '--create' || fail 'aerofs-mount --help'
+limited "$AEROFS_MOUNT" --version | grep 'aerofs' || fail 'aerofs-mount --version'
 code=0
 limited "$AEROFS" nosuch 2>"$TEST_DIR/err" || code=$?
 same 'exit code of an unknown command' 2 $code
@@ -52,13 +52,13 @@ limited "$AEROFS" log "$STORE" >"$TEST_DIR/log"
 for i in $(seq 20); do
     grep -q "\"key$i\"" "$TEST_DIR/log" || fail "aerofs log does not show key$i"
 done
-limited "$AEROFS" dump "$STORE" | grep -q 'superblock' || fail 'aerofs dump shows no superblock'
+limited "$AEROFS" dump "$STORE" | grep 'superblock' >/dev/null || fail 'aerofs dump shows no superblock'
 check_store # unreplayed log is no damage
 same 'bytes of the store' "$before" "$(hash_of "$STORE")"
 
 start
 stop
-limited "$AEROFS" dump "$STORE" | grep -q 'key20' || fail 'aerofs dump shows no entries'
+limited "$AEROFS" dump "$STORE" | grep 'key20' >/dev/null || fail 'aerofs dump shows no entries'
 before=$(hash_of "$STORE")
 check_store
 same 'bytes of the store' "$before" "$(hash_of "$STORE")"
