@@ -109,7 +109,7 @@ holder_of() { sed 's/ .*//' "$1/lock"; }
 note_daemon() { # STORE
     local file
     DAEMON=
-    for file in $(grep -lazxF "$MNT" /proc/[0-9]*/cmdline 2>/dev/null); do
+    for file in $(grep -lazxF "$MNT" /proc/[0-9]*/cmdline 2>/dev/null || true); do
         file=${file#/proc/}
         ! is_daemon "${file%/cmdline}" || DAEMON=${file%/cmdline}
     done
@@ -188,14 +188,9 @@ exits() {
     grep -qE -- "$pattern" "$TEST_DIR/exits.err" || fail "says '$(cat "$TEST_DIR/exits.err")', not '$pattern': $*"
 }
 
-# A number that stands for everything in a directory: names, modes, owners and bytes. The lock does not count.
-hash_of() {
-    (
-        cd "$1"
-        find . ! -path ./lock -printf '%P %y %m %U %G %l\n' | sort
-        find . -type f ! -path ./lock -print0 | sort -z | xargs -0 -r sha256sum
-    ) | sha256sum
-}
+# Everything of a directory by which a change would show, whatever was written: a write cannot hide from the change time. The lock
+# does not count, nor does the directory itself, in which the lock may be new.
+state_of() { find "$1" -mindepth 1 ! -path "$1/lock" -printf '%P %y %i %m %U %G %s %T@ %C@ %l\n' | sort | md5sum; }
 # Names, types, modes, link targets and bytes of a tree, one line each; times too with a second argument. (Of files below 100 MiB:
 # reading a sparse terabyte takes a while.)
 list_tree() {

@@ -13,15 +13,15 @@ flips=${FLIPS:-$((DEEP ? 500 : 12))}
 refused() {
     local code=$1 pattern=$2 before
     shift 2
-    before=$([ ! -d "$STORE" ] || hash_of "$STORE")
+    before=$([ ! -d "$STORE" ] || state_of "$STORE")
     exits "$code" "$pattern" "$AEROFS_MOUNT" "$@" "$STORE" "$MNT"
-    same 'bytes of the store' "$before" "$([ ! -d "$STORE" ] || hash_of "$STORE")"
+    same 'bytes of the store' "$before" "$([ ! -d "$STORE" ] || state_of "$STORE")"
     ! mounts_here | grep -qxF "$MNT" || fail 'it is mounted'
 }
 # checked CODE: aerofs check, and no command crashes or changes anything.
 checked() {
     local code=0 before command
-    before=$(hash_of "$STORE")
+    before=$(state_of "$STORE")
     limited "$AEROFS" check "$STORE" >"$TEST_DIR/check.out" 2>&1 || code=$?
     [[ " $1 " == *" $code "* ]] || fail "aerofs check exits with $code, not $1: $(tail -n 3 "$TEST_DIR/check.out")"
     for command in status 'status --json' log 'log --all' dump 'dump --nodes --space --superblocks'; do
@@ -30,7 +30,7 @@ checked() {
         limited "$AEROFS" $command "$STORE" >/dev/null 2>"$TEST_DIR/command.err" || code=$?
         [ "$code" -lt 20 ] || fail "aerofs $command exits with $code: $(cat "$TEST_DIR/command.err")"
     done
-    same 'bytes of the store after the commands' "$before" "$(hash_of "$STORE")"
+    same 'bytes of the store after the commands' "$before" "$(state_of "$STORE")"
 }
 
 # ---- what is no store ----
@@ -199,7 +199,7 @@ for field in '64 8 0' '72 8 0' '72 8 99' '80 8 0xffffffffffffffff' '88 8 0xfffff
     # shellcheck disable=SC2086 # three words
     for slot in 0 1; do "$reseal" "$STORE/superblock" $slot $field; done
     checked '0 1 2'
-    before=$(hash_of "$STORE")
+    before=$(state_of "$STORE")
     code=0
     limited "$AEROFS_MOUNT" "$STORE" "$MNT" >/dev/null 2>mount.err || code=$?
     if [ $code -eq 0 ]; then
@@ -211,7 +211,7 @@ for field in '64 8 0' '72 8 0' '72 8 99' '80 8 0xffffffffffffffff' '88 8 0xfffff
     else
         [[ $code =~ ^(1|7|8|9|16)$ ]] || fail "superblock field $field: exit code $code: $(cat mount.err)"
         same "lines on stderr ($(cat mount.err))" 1 "$(wc -l <mount.err)"
-        same "bytes of the store (superblock field $field)" "$before" "$(hash_of "$STORE")"
+        same "bytes of the store (superblock field $field)" "$before" "$(state_of "$STORE")"
     fi
 done
 
@@ -282,7 +282,7 @@ for segment in $(segments); do
     take killed
     rm "$STORE/wal/$segment"
     code=0
-    before=$(hash_of "$STORE")
+    before=$(state_of "$STORE")
     limited "$AEROFS_MOUNT" "$STORE" "$MNT" >/dev/null 2>"$TEST_DIR/mount.err" || code=$?
     if [ $code -eq 0 ]; then # what a checkpoint has made unnecessary may go, and a standby behind the successor
         note_daemon "$STORE"
@@ -291,7 +291,7 @@ for segment in $(segments); do
         stop
     else
         same "exit code without $segment" 9 $code
-        same 'bytes of the store' "$before" "$(hash_of "$STORE")"
+        same 'bytes of the store' "$before" "$(state_of "$STORE")"
     fi
 done
 take killed
@@ -398,7 +398,7 @@ for ((n = 0; n < flips; n++)); do
     flip "$STORE/$file" "$offset"
     what="byte $offset of $file ($which, seed $SEED)"
     checked '0 1 2'
-    before=$(hash_of "$STORE")
+    before=$(state_of "$STORE")
     code=0
     limited "$AEROFS_MOUNT" "$STORE" "$MNT" >/dev/null 2>"$TEST_DIR/mount.err" || code=$?
     if [ $code -eq 0 ]; then
@@ -412,7 +412,7 @@ for ((n = 0; n < flips; n++)); do
         refusals=$((refusals + 1))
         [[ $code =~ ^(1|6|7|8|9|16)$ ]] || fail "exit code $code: $what: $(cat "$TEST_DIR/mount.err")"
         same "lines on stderr ($(cat mount.err))" 1 "$(wc -l <mount.err)"
-        same "bytes of the store ($what)" "$before" "$(hash_of "$STORE")"
+        same "bytes of the store ($what)" "$before" "$(state_of "$STORE")"
     fi
 done
 say "$flips bytes inverted: $refusals stores refused, $served served"
@@ -433,11 +433,11 @@ stop
 
 take clean
 open_to_others
-before=$(hash_of "$STORE")
+before=$(state_of "$STORE")
 exits 10 'permission' as_nobody "$AEROFS_MOUNT" "$STORE" "$MNT"
 exits 2 'Permission denied' as_nobody "$AEROFS" check "$STORE"
 exits 10 'Permission denied' as_nobody "$AEROFS" status "$STORE"
-same 'bytes of the store' "$before" "$(hash_of "$STORE")"
+same 'bytes of the store' "$before" "$(state_of "$STORE")"
 mkdir -m 755 locked
 exits 10 'Permission denied|permission' as_nobody "$AEROFS_MOUNT" --create "$TEST_DIR/locked/store" "$MNT"
 same 'what a refused --create has made' '' "$(ls -A locked)"
@@ -445,7 +445,7 @@ same 'what a refused --create has made' '' "$(ls -A locked)"
 # ---- no FUSE ----
 
 take clean
-before=$(hash_of "$STORE")
+before=$(state_of "$STORE")
 if unshare -m true 2>/dev/null; then
     without_device() { limited unshare -m bash -c 'mount -t tmpfs none /dev && exec "$@"' _ "$@"; }
     null_device() { limited unshare -m bash -c 'mount --bind /dev/null /dev/fuse && exec "$@"' _ "$@"; }

@@ -43,7 +43,7 @@ limited "$AEROFS" check "$STORE" >/dev/null 2>&1 || code=$?
 same 'aerofs check of a store in use' 2 $code
 crash
 
-before=$(hash_of "$STORE")
+before=$(state_of "$STORE")
 limited "$AEROFS" status "$STORE" >"$TEST_DIR/status" || fail 'status of a store that is not mounted'
 if command -v python3 >/dev/null; then
     limited "$AEROFS" status --json "$STORE" | python3 -m json.tool >/dev/null || fail 'status --json of a store'
@@ -54,14 +54,14 @@ for i in $(seq 20); do
 done
 limited "$AEROFS" dump "$STORE" | grep 'superblock' >/dev/null || fail 'aerofs dump shows no superblock'
 check_store # unreplayed log is no damage
-same 'bytes of the store' "$before" "$(hash_of "$STORE")"
+same 'bytes of the store' "$before" "$(state_of "$STORE")"
 
 start
 stop
 limited "$AEROFS" dump "$STORE" | grep 'key20' >/dev/null || fail 'aerofs dump shows no entries'
-before=$(hash_of "$STORE")
+before=$(state_of "$STORE")
 check_store
-same 'bytes of the store' "$before" "$(hash_of "$STORE")"
+same 'bytes of the store' "$before" "$(state_of "$STORE")"
 code=0
 limited "$AEROFS" check "$TEST_DIR/bin" >/dev/null 2>&1 || code=$?
 same 'aerofs check of what is no store' 2 $code
