@@ -62,7 +62,8 @@ static int check_mountpoint(char *path, char *text, size_t size)
     struct stat st;
     int err = stat(path, &st) ? errno : 0;
 
-    // The kernel may answer that from its cache although the daemon is dead; statfs is never cached.
+    // The kernel may answer that from its cache although the daemon is dead; statfs is never
+    // cached.
     if (err == 0 && statfs(path, &fs) && (errno == ENOTCONN || errno == ECONNABORTED))
         err = errno;
     // A mount whose daemon is gone: nothing can be served from it any more, and nobody else removes

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// System calls that shell tools do not make, checked in DIRECTORY: `calls DIRECTORY`. Prints what fails; exit code 1 then.
+// System calls that shell tools do not make, checked in DIRECTORY: `calls DIRECTORY`. Prints what
+// fails; exit code 1 then.
 
 #include <dirent.h>
 #include <errno.h>
@@ -14,12 +15,13 @@
 
 static int failures;
 
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s (errno: %s)\n", __func__, __LINE__, #condition, strerror(errno)); \
-            failures++;                                                                            \
-        }                                                                                          \
+#define EXPECT(condition)                                                              \
+    do {                                                                               \
+        if (!(condition)) {                                                            \
+            fprintf(stderr, "%s:%d: %s (errno: %s)\n", __func__, __LINE__, #condition, \
+                    strerror(errno));                                                  \
+            failures++;                                                                \
+        }                                                                              \
     } while (0)
 // `call` fails with `error`.
 #define EXPECT_ERROR(error, call)                                                                  \
@@ -27,8 +29,8 @@ static int failures;
         errno = 0;                                                                                 \
         long result_ = (long)(call);                                                               \
         if (result_ != -1 || errno != (error)) {                                                   \
-            fprintf(stderr, "%s:%d: %s: result %ld, errno %s instead of %s\n", __func__, __LINE__, #call, result_, \
-                    strerror(errno), strerror(error));                                             \
+            fprintf(stderr, "%s:%d: %s: result %ld, errno %s instead of %s\n", __func__, __LINE__, \
+                    #call, result_, strerror(errno), strerror(error));                             \
             failures++;                                                                            \
         }                                                                                          \
     } while (0)
@@ -101,7 +103,8 @@ static void test_unlinked(void)
     EXPECT(pwrite(fd, "AFTER.", 6, 6) == 6 && fsync(fd) == 0);
     EXPECT(pread(fd, buf, sizeof(buf), 0) == 12 && memcmp(buf, "beforeAFTER.", 12) == 0);
     EXPECT(fstat(fd, &st) == 0 && st.st_nlink == 0 && st.st_size == 12);
-    EXPECT(fchmod(fd, 0600) == 0 && ftruncate(fd, 3) == 0 && fstat(fd, &st) == 0 && st.st_size == 3);
+    EXPECT(fchmod(fd, 0600) == 0 && ftruncate(fd, 3) == 0 && fstat(fd, &st) == 0 &&
+           st.st_size == 3);
     // The name is free again, and another file.
     close(make("gone", "new"));
     EXPECT(pread(fd, buf, sizeof(buf), 0) == 3 && memcmp(buf, "bef", 3) == 0);
@@ -142,7 +145,8 @@ static void test_mmap(void)
     memcpy(map + 8192, "late", 4);
     EXPECT(msync(map, size, MS_SYNC) == 0 && munmap(map, size) == 0);
     fd = open("mapped", O_RDONLY);
-    EXPECT(pread(fd, buf, 4, 8192) == 4 && memcmp(buf, "late", 4) == 0 && size_of("mapped") == (off_t)size);
+    EXPECT(pread(fd, buf, 4, 8192) == 4 && memcmp(buf, "late", 4) == 0 &&
+           size_of("mapped") == (off_t)size);
     // A private map leaves the file alone.
     map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
     EXPECT(map != MAP_FAILED);
@@ -176,7 +180,8 @@ static void test_sparse(void)
     EXPECT(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000, 100000) == 0);
     EXPECT(pread(fd, buf, 2, 4999) == 2 && buf[0] == 'x' && buf[1] == 0);
     EXPECT(pread(fd, buf, 2, 104999) == 2 && buf[0] == 0 && buf[1] == 'x');
-    EXPECT(fsync(fd) == 0 && fstat(fd, &st) == 0 && st.st_size == 262144 && st.st_blocks * 512 < 262144);
+    EXPECT(fsync(fd) == 0 && fstat(fd, &st) == 0 && st.st_size == 262144 &&
+           st.st_blocks * 512 < 262144);
     off_t hole = lseek(fd, 0, SEEK_HOLE);
     EXPECT(hole > 4999 && hole <= 8192 && lseek(fd, hole, SEEK_DATA) >= 102400);
     EXPECT(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 1 << 20) == 0 && size_of("holes") == 262144);
@@ -205,7 +210,8 @@ static void test_rename(void)
     close(make("a", "a"));
     close(make("b", "b"));
     EXPECT_ERROR(EEXIST, renameat2(AT_FDCWD, "a", AT_FDCWD, "b", RENAME_NOREPLACE));
-    EXPECT(renameat2(AT_FDCWD, "a", AT_FDCWD, "b", RENAME_EXCHANGE) == 0 && holds("a", "b") && holds("b", "a"));
+    EXPECT(renameat2(AT_FDCWD, "a", AT_FDCWD, "b", RENAME_EXCHANGE) == 0 && holds("a", "b") &&
+           holds("b", "a"));
     EXPECT(rename("a", "b") == 0 && holds("b", "b"));
     EXPECT_ERROR(ENOENT, rename("a", "c"));
     EXPECT(mkdir("d1", 0755) == 0 && mkdir("d2", 0755) == 0 && mkdir("d2/sub", 0755) == 0);
@@ -281,7 +287,8 @@ static void test_directories(void)
 
 static void test_times(void)
 {
-    const struct timespec both[2] = {{.tv_sec = -5, .tv_nsec = 1}, {.tv_sec = 1LL << 33, .tv_nsec = 999999999}};
+    const struct timespec both[2] = {{.tv_sec = -5, .tv_nsec = 1},
+                                     {.tv_sec = 1LL << 33, .tv_nsec = 999999999}};
     const struct timespec only_mtime[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 77}};
     struct stat st, before;
 
@@ -289,14 +296,17 @@ static void test_times(void)
     EXPECT(futimens(fd, both) == 0 && fstat(fd, &st) == 0);
     EXPECT(st.st_atim.tv_sec == -5 && st.st_atim.tv_nsec == 1);
     EXPECT(st.st_mtim.tv_sec == 1LL << 33 && st.st_mtim.tv_nsec == 999999999);
-    EXPECT(close(fd) == 0 && stat("timed", &st) == 0 && st.st_mtim.tv_sec == 1LL << 33); // the last close keeps them
+    EXPECT(close(fd) == 0 && stat("timed", &st) == 0 &&
+           st.st_mtim.tv_sec == 1LL << 33); // the last close keeps them
     EXPECT(utimensat(AT_FDCWD, "timed", only_mtime, 0) == 0 && stat("timed", &st) == 0);
     EXPECT(st.st_atim.tv_sec == -5 && st.st_mtim.tv_sec == 77);
     before = st;
     EXPECT(chmod("timed", 0600) == 0 && stat("timed", &st) == 0);
-    EXPECT(st.st_mtim.tv_sec == 77 && (st.st_ctim.tv_sec > before.st_ctim.tv_sec || st.st_ctim.tv_nsec != before.st_ctim.tv_nsec));
+    EXPECT(st.st_mtim.tv_sec == 77 && (st.st_ctim.tv_sec > before.st_ctim.tv_sec ||
+                                       st.st_ctim.tv_nsec != before.st_ctim.tv_nsec));
     EXPECT(symlink("nowhere2", "timelink") == 0 &&
-           utimensat(AT_FDCWD, "timelink", only_mtime, AT_SYMLINK_NOFOLLOW) == 0 && lstat("timelink", &st) == 0);
+           utimensat(AT_FDCWD, "timelink", only_mtime, AT_SYMLINK_NOFOLLOW) == 0 &&
+           lstat("timelink", &st) == 0);
     EXPECT(st.st_mtim.tv_sec == 77);
 }
 

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT
-// Parallel writers that journal what they do outside of the mount, and the check of what a crash has left.
+// Parallel writers that journal what they do outside of the mount, and the check of what a crash
+// has left.
 //
 //   writers run DIRECTORY JOURNALS PROCESSES SEED MIX    until the mount dies, or SIGTERM
 //   writers verify DIRECTORY JOURNALS PROCESSES SEED
 //
-// Each process has its own keys (in a directory of its own, or a shared one) and changes them one operation after the other. Before an
-// operation its line goes into the process's journal, with a sequence number from which its bytes follow; after an acknowledgement
-// a line with the last number that it covers. The check replays the journal in a model. By the contract (C1 to C3) a crash leaves a
-// prefix of each process's operations that includes all acknowledged ones: there must be one point in the journal, not before the
-// last acknowledgement, at which *all* keys of the process are byte for byte what the model says. Then the journal is
-// cut there, and the next run goes on with the same keys.
+// Each process has its own keys (in a directory of its own, or a shared one) and changes them one
+// operation after the other. Before an operation its line goes into the process's journal, with a
+// sequence number from which its bytes follow; after an acknowledgement a line with the last number
+// that it covers. The check replays the journal in a model. By the contract (C1 to C3) a crash
+// leaves a prefix of each process's operations that includes all acknowledged ones: there must be
+// one point in the journal, not before the last acknowledgement, at which *all* keys of the process
+// are byte for byte what the model says. Then the journal is cut there, and the next run goes on
+// with the same keys.
 //
-// MIX: `all`, or `close` (files written and closed, never synced themselves, with a sync of the directory now and then).
+// MIX: `all`, or `close` (files written and closed, never synced themselves, with a sync of the
+// directory now and then).
 
 #include <dirent.h>
 #include <errno.h>
@@ -38,7 +42,7 @@ enum kind {
     RENAME,   // over `other`
     LINK,     // as `other`, when that is free
     UNLINK,
-    MKDIR,    // a key that is a directory
+    MKDIR, // a key that is a directory
     RMDIR,
     CHMOD,
     SYNC_DIR, // of the directory: acknowledges all
@@ -206,8 +210,9 @@ static void model_apply(struct model *m, const struct process *p, const struct o
 static void note_op(const struct process *p, const struct op *op)
 {
     char line[160];
-    int n = snprintf(line, sizeof(line), "T %llu %d %d %d %llu %llu\n", (unsigned long long)op->seq, op->kind, op->key, op->other,
-                     (unsigned long long)op->at, (unsigned long long)op->size);
+    int n = snprintf(line, sizeof(line), "T %llu %d %d %d %llu %llu\n", (unsigned long long)op->seq,
+                     op->kind, op->key, op->other, (unsigned long long)op->at,
+                     (unsigned long long)op->size);
 
     if (write(p->journal, line, (size_t)n) != n)
         die("journal", p->journal_path);
@@ -255,7 +260,8 @@ static void journal_load(struct process *p)
         // A writer never dies in the middle of a line: the machine goes on.
         if (sscanf(line, "A %llu", &seq) == 1) {
             p->acknowledged = seq;
-        } else if (sscanf(line, "T %llu %d %d %d %llu %llu", &seq, &kind, &op.key, &op.other, &at, &size) == 6) {
+        } else if (sscanf(line, "T %llu %d %d %d %llu %llu", &seq, &kind, &op.key, &op.other, &at,
+                          &size) == 6) {
             op.seq = seq, op.kind = (enum kind)kind, op.at = at, op.size = size;
             add_op(p, &op);
         } else if (sscanf(line, "N %llu", &seq) != 1) {
@@ -267,7 +273,8 @@ static void journal_load(struct process *p)
     fclose(f);
 }
 
-// What the crash has left is a fact from here on: later operations never were, and everything is durable.
+// What the crash has left is a fact from here on: later operations never were, and everything is
+// durable.
 static void journal_cut(struct process *p, uint64_t seq)
 {
     char line[64];
@@ -300,7 +307,8 @@ static void on_term(int signal)
     stop = 1;
 }
 
-// The mount is gone: the outcome of the last operation is unknown, and this process is done. Everything else is a failure.
+// The mount is gone: the outcome of the last operation is unknown, and this process is done.
+// Everything else is a failure.
 static void check(bool ok, const char *what, const char *path)
 {
     if (ok)
@@ -318,7 +326,8 @@ static uint64_t random_size(void)
 }
 
 // In pieces, as programs do: one WRITE is not what is atomic.
-static void write_pieces(const struct process *p, const struct op *op, int fd, uint64_t at, const char *path)
+static void write_pieces(const struct process *p, const struct op *op, int fd, uint64_t at,
+                         const char *path)
 {
     uint8_t *bytes = malloc(op->size + 8);
 
@@ -328,7 +337,8 @@ static void write_pieces(const struct process *p, const struct op *op, int fd, u
     uint64_t piece = rng(3) == 0 ? op->size : 1 + op->size / (1 + rng(4));
     for (uint64_t done = 0; done < op->size;) {
         uint64_t n = op->size - done < piece ? op->size - done : piece;
-        ssize_t wrote = op->kind == APPEND ? write(fd, bytes + done, n) : pwrite(fd, bytes + done, n, (off_t)(at + done));
+        ssize_t wrote = op->kind == APPEND ? write(fd, bytes + done, n)
+                                           : pwrite(fd, bytes + done, n, (off_t)(at + done));
         check(wrote > 0, "write", path);
         done += (uint64_t)wrote;
     }
@@ -337,7 +347,8 @@ static void write_pieces(const struct process *p, const struct op *op, int fd, u
 
 static void do_write(struct process *p, const struct op *op, const char *path)
 {
-    int flags = O_WRONLY | (op->kind == WRITE || op->kind == SYNCED ? O_CREAT | O_TRUNC : 0) | (op->kind == APPEND ? O_APPEND : 0);
+    int flags = O_WRONLY | (op->kind == WRITE || op->kind == SYNCED ? O_CREAT | O_TRUNC : 0) |
+                (op->kind == APPEND ? O_APPEND : 0);
     int fd = open(path, flags, 0644);
 
     check(fd >= 0, "open", path);
@@ -400,15 +411,18 @@ static void do_op(struct process *p, const struct op *op)
 // An operation that the present state allows.
 static struct op choose(const struct process *p, const struct model *m, bool close_only)
 {
-    static const enum kind all[] = {WRITE, WRITE, WRITE, SYNCED, SYNCED, SYNCED, SYNCED, APPEND, APPEND, PATCH, PATCH, TRUNCATE,
-                                    RENAME, RENAME, LINK, UNLINK, UNLINK, MKDIR, RMDIR, CHMOD, SYNC_DIR};
-    static const enum kind few[] = {WRITE, WRITE, WRITE, WRITE, WRITE, WRITE, APPEND, MKDIR, RMDIR, UNLINK, SYNC_DIR};
+    static const enum kind all[] = {WRITE,  WRITE,  WRITE,  SYNCED, SYNCED,   SYNCED, SYNCED,
+                                    APPEND, APPEND, PATCH,  PATCH,  TRUNCATE, RENAME, RENAME,
+                                    LINK,   UNLINK, UNLINK, MKDIR,  RMDIR,    CHMOD,  SYNC_DIR};
+    static const enum kind few[] = {WRITE,  WRITE, WRITE, WRITE,  WRITE,   WRITE,
+                                    APPEND, MKDIR, RMDIR, UNLINK, SYNC_DIR};
 
     for (;;) {
         struct op op = {.seq = p->next, .key = (int)rng(KEYS), .other = (int)rng(KEYS)};
         const struct file *f = m->keys[op.key], *other = m->keys[op.other];
         bool plain = f && !f->directory;
-        op.kind = close_only ? few[rng(sizeof(few) / sizeof(few[0]))] : all[rng(sizeof(all) / sizeof(all[0]))];
+        op.kind = close_only ? few[rng(sizeof(few) / sizeof(few[0]))]
+                             : all[rng(sizeof(all) / sizeof(all[0]))];
         op.size = random_size();
         bool fits = true;
         switch (op.kind) {
@@ -458,7 +472,8 @@ static struct op choose(const struct process *p, const struct model *m, bool clo
 
 static void process_init(struct process *p, int number, char **argv)
 {
-    *p = (struct process){.number = number, .seed = strtoull(argv[5], NULL, 10), .shared = number % 2};
+    *p = (struct process){
+        .number = number, .seed = strtoull(argv[5], NULL, 10), .shared = number % 2};
     if (p->shared)
         snprintf(p->directory, sizeof(p->directory), "%s/shared", argv[2]);
     else
@@ -569,11 +584,12 @@ static bool is_same(const struct file *a, const struct file *b)
 {
     if (!a || !b)
         return a == b;
-    return a->directory == b->directory && a->mode == b->mode && a->names == b->names && a->size == b->size &&
-           (a->size == 0 || memcmp(a->bytes, b->bytes, a->size) == 0);
+    return a->directory == b->directory && a->mode == b->mode && a->names == b->names &&
+           a->size == b->size && (a->size == 0 || memcmp(a->bytes, b->bytes, a->size) == 0);
 }
 
-static void explain(const struct process *p, const struct model *m, struct file **found, const char *when)
+static void explain(const struct process *p, const struct model *m, struct file **found,
+                    const char *when)
 {
     char is[100], must[100];
 
@@ -586,12 +602,14 @@ static void explain(const struct process *p, const struct model *m, struct file 
         size_t at = 0;
         while (a && b && at < a->size && at < b->size && a->bytes[at] == b->bytes[at])
             at++;
-        fprintf(stderr, "  %s: key %d is %s, was to be %s, equal up to %zu\n", when, k, is, must, at);
+        fprintf(stderr, "  %s: key %d is %s, was to be %s, equal up to %zu\n", when, k, is, must,
+                at);
     }
     (void)p;
 }
 
-// Looks for the latest point in the journal at which all keys are as they are found. 0: there is none.
+// Looks for the latest point in the journal at which all keys are as they are found. 0: there is
+// none.
 static int64_t find_point(struct process *p, struct file **found, bool tell)
 {
     struct model m = {0};
@@ -606,7 +624,8 @@ static int64_t find_point(struct process *p, struct file **found, bool tell)
         uint64_t seq = i == 0 ? 0 : p->ops[i - 1].seq;
         if (i > 0)
             model_apply(&m, p, &p->ops[i - 1]);
-        // Names of one file change together, so all keys are looked at, but only where it can matter.
+        // Names of one file change together, so all keys are looked at, but only where it can
+        // matter.
         if (seq < p->acknowledged && i < last && p->ops[i].seq <= p->acknowledged)
             continue;
         same = 0;
@@ -634,14 +653,17 @@ static int verify_process(struct process *p, uint64_t *total, uint64_t *lost)
         found[k] = read_key(p, k);
     int64_t point = find_point(p, found, false);
     if (point < 0) {
-        fprintf(stderr, "writers: process %d: no moment of its history, operations %llu (acknowledged) to %llu (tried), is what is there:\n",
-                p->number, (unsigned long long)p->acknowledged, (unsigned long long)tried);
+        fprintf(
+            stderr,
+            "writers: process %d: no moment of its history, operations %llu (acknowledged) to %llu (tried), is what is there:\n",
+            p->number, (unsigned long long)p->acknowledged, (unsigned long long)tried);
         find_point(p, found, true);
         for (size_t i = 0; i < p->op_count; i++)
             if (p->ops[i].seq + 20 > p->acknowledged)
                 fprintf(stderr, "  operation %llu: kind %d, key %d, other %d, at %llu, size %llu\n",
-                        (unsigned long long)p->ops[i].seq, p->ops[i].kind, p->ops[i].key, p->ops[i].other,
-                        (unsigned long long)p->ops[i].at, (unsigned long long)p->ops[i].size);
+                        (unsigned long long)p->ops[i].seq, p->ops[i].kind, p->ops[i].key,
+                        p->ops[i].other, (unsigned long long)p->ops[i].at,
+                        (unsigned long long)p->ops[i].size);
         return 1;
     }
     *total += p->op_count;
@@ -688,7 +710,8 @@ static int verify(char **argv)
         close(p.journal);
         free(p.ops);
     }
-    printf("%llu operations in the journals, %llu unacknowledged ones lost\n", (unsigned long long)total, (unsigned long long)lost);
+    printf("%llu operations in the journals, %llu unacknowledged ones lost\n",
+           (unsigned long long)total, (unsigned long long)lost);
     return bad;
 }
 
