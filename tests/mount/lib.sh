@@ -105,17 +105,19 @@ limited() {
 }
 
 holder_of() { sed 's/ .*//' "$1/lock"; }
-# The daemon that serves STORE at $MNT: by its arguments, since on a read-only disk it cannot leave its number in STORE/lock.
+# The daemon that serves STORE at $MNT: by its number in STORE/lock or, since it cannot leave one on a read-only disk, by its arguments.
 note_daemon() { # STORE
     local file
-    DAEMON=
-    for file in $(grep -lazxF "$MNT" /proc/[0-9]*/cmdline 2>/dev/null || true); do
-        file=${file#/proc/}
-        ! is_daemon "${file%/cmdline}" || DAEMON=${file%/cmdline}
-    done
-    [ -n "$DAEMON" ] || fail "no daemon serves $MNT"
+    DAEMON=$(cat "$1/lock")
+    if ! [[ $DAEMON =~ ^[0-9]+$ ]] || ! is_daemon "$DAEMON"; then
+        DAEMON=
+        for file in $(grep -lazxF "$MNT" /proc/[0-9]*/cmdline 2>/dev/null || true); do
+            file=${file#/proc/}
+            ! is_daemon "${file%/cmdline}" || DAEMON=${file%/cmdline}
+        done
+    fi
+    [ -n "$DAEMON" ] || fail "no daemon serves $1 at $MNT"
     DAEMONS+=("$DAEMON")
-    [ ! -w "$1/lock" ] || same "holder in $1/lock" "$DAEMON" "$(holder_of "$1")"
 }
 
 # start [OPTION…]: mounts $STORE at $MNT, with START_OPTIONS as well; makes the store when there is none.

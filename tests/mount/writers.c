@@ -653,10 +653,10 @@ static int verify_process(struct process *p, uint64_t *total, uint64_t *lost)
         found[k] = read_key(p, k);
     int64_t point = find_point(p, found, false);
     if (point < 0) {
-        fprintf(
-            stderr,
-            "writers: process %d: no moment of its history, operations %llu (acknowledged) to %llu (tried), is what is there:\n",
-            p->number, (unsigned long long)p->acknowledged, (unsigned long long)tried);
+        fprintf(stderr,
+                "writers: process %d: no moment of its history, operations %llu (acknowledged) to "
+                "%llu (tried), is what is there:\n",
+                p->number, (unsigned long long)p->acknowledged, (unsigned long long)tried);
         find_point(p, found, true);
         for (size_t i = 0; i < p->op_count; i++)
             if (p->ops[i].seq + 20 > p->acknowledged)
