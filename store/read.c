@@ -25,6 +25,7 @@ struct plan {
     size_t part_count, sum_count, part_cap;
     uint64_t first, last; // blocks
     uint8_t *bytes;       // of whole blocks first…last
+    bool borrowed;        // they are the caller's
     uint64_t size;        // of the file
 };
 
@@ -95,7 +96,9 @@ static int plan_pieces(const struct pending *p, struct plan *pl, bool *covered)
 
         for (uint64_t b = from; b <= to; b++) {
             covered[b - pl->first] = true;
-            if (piece->type == PEND_MEM) {
+            if (piece->type == PEND_HOLE) {
+                memset(pl->bytes + (b - pl->first) * BLOCK_BYTES, 0, BLOCK_BYTES);
+            } else if (piece->type == PEND_MEM) {
                 memcpy(pl->bytes + (b - pl->first) * BLOCK_BYTES, piece->bytes, BLOCK_BYTES);
             } else if (piece->type == PEND_EXTENT) {
                 int err = plan_part(pl, b, piece->address + (b - piece->block),
@@ -125,7 +128,6 @@ static int plan_locked(struct store *s, struct fault *f, uint64_t ino, struct pl
     pl->size = in.size;
     pl->part_count = pl->sum_count = 0;
     memset(covered, 0, blocks);
-    memset(pl->bytes, 0, blocks * BLOCK_BYTES);
     if (p && p->content)
         err = plan_pieces(p, pl, covered);
     if (err == 0 && p && p->staged_id)
@@ -135,7 +137,10 @@ static int plan_locked(struct store *s, struct fault *f, uint64_t ino, struct pl
     if (!(p && p->content) && pl->first == 0) {
         err = inline_get(s, f, in.content_id, &bytes, &len);
         if (err == 0) {
-            memcpy(pl->bytes, bytes, AF_MIN(len, (size_t)BLOCK_BYTES));
+            len = AF_MIN(len, (size_t)BLOCK_BYTES);
+            memcpy(pl->bytes, bytes, len);
+            memset(pl->bytes + len, 0, BLOCK_BYTES - len);
+            covered[0] = true;
             return 0;
         }
         if (err != -ENOENT)
@@ -194,7 +199,8 @@ static int plan_run(struct store *s, enum store_how how, uint64_t ino, struct pl
     return err;
 }
 
-static int plan_init(struct plan *pl, uint64_t off, size_t size)
+// `bytes`: the caller's, used as they are when the range is one of whole blocks.
+static int plan_init(struct plan *pl, uint64_t off, size_t size, uint8_t *bytes)
 {
     size_t blocks;
 
@@ -203,7 +209,8 @@ static int plan_init(struct plan *pl, uint64_t off, size_t size)
     pl->part_cap = blocks;
     pl->parts = calloc(blocks, sizeof(pl->parts[0]));
     pl->sums = calloc(blocks, sizeof(pl->sums[0]));
-    pl->bytes = malloc(blocks * BLOCK_BYTES);
+    pl->borrowed = off % BLOCK_BYTES == 0 && size % BLOCK_BYTES == 0;
+    pl->bytes = pl->borrowed ? bytes : malloc(blocks * BLOCK_BYTES);
     return pl->parts && pl->sums && pl->bytes ? 0 : -ENOMEM;
 }
 
@@ -211,7 +218,8 @@ static void plan_free(struct plan *pl)
 {
     free(pl->parts);
     free(pl->sums);
-    free(pl->bytes);
+    if (!pl->borrowed)
+        free(pl->bytes);
 }
 
 // Plans and reads; when a block fails and the map has changed meanwhile, again.
@@ -267,7 +275,7 @@ int store_read(struct store *s, enum store_how how, uint64_t ino, uint64_t off, 
     if (size == 0 || off >= FILE_BYTES_MAX)
         return 0;
     size = AF_MIN(size, FILE_BYTES_MAX - off);
-    err = plan_init(&pl, off, size);
+    err = plan_init(&pl, off, size, bytes);
     covered = calloc(pl.part_cap, sizeof(covered[0]));
     if (err == 0 && !covered)
         err = -ENOMEM;
@@ -275,7 +283,11 @@ int store_read(struct store *s, enum store_how how, uint64_t ino, uint64_t off, 
         err = read_checked(s, how, ino, &pl, covered);
     if (err == 0 && off < pl.size) {
         *ret_size = AF_MIN(size, pl.size - off);
-        memcpy(bytes, pl.bytes + off % BLOCK_BYTES, *ret_size);
+        for (size_t b = 0; b < pl.part_cap; b++)
+            if (!covered[b]) // a hole
+                memset(pl.bytes + b * BLOCK_BYTES, 0, BLOCK_BYTES);
+        if (!pl.borrowed)
+            memcpy(bytes, pl.bytes + off % BLOCK_BYTES, *ret_size);
     }
     plan_free(&pl);
     free(covered);

@@ -36,6 +36,7 @@ struct kind {
 
 static const struct kind kinds[] = {
     {"read fails", SIM_BIT(SIM_READ), NULL, SIM_FAULT_FAIL, -EIO},
+    {"read brings a wrong bit", SIM_BIT(SIM_READ), NULL, SIM_FAULT_CORRUPT, -EIO},
     {"write fails", SIM_BIT(SIM_WRITE), NULL, SIM_FAULT_FAIL, -EIO},
     {"write is cut short", SIM_BIT(SIM_WRITE), NULL, SIM_FAULT_PARTIAL, -EIO},
     {"write finds no space", SIM_BIT(SIM_WRITE), NULL, SIM_FAULT_PARTIAL, -ENOSPC},
@@ -57,13 +58,11 @@ static const struct kind kinds[] = {
     {"creation of a file finds no space", SIM_BIT(SIM_CREATE), NULL, SIM_FAULT_FAIL, -ENOSPC},
     {"rename fails", SIM_BIT(SIM_RENAME), NULL, SIM_FAULT_FAIL, -EIO},
     {"rename works and says no", SIM_BIT(SIM_RENAME), NULL, SIM_FAULT_AFTER, -EIO},
-    {"removal fails", SIM_BIT(SIM_UNLINK), NULL, SIM_FAULT_FAIL, -EIO},
     {"directory sync fails", SIM_BIT(SIM_SYNC_DIR), NULL, SIM_FAULT_LOST, -EIO},
     {"opening fails", SIM_BIT(SIM_OPEN), NULL, SIM_FAULT_FAIL, -EIO},
     {"no permission", SIM_BIT(SIM_OPEN) | SIM_BIT(SIM_CREATE), NULL, SIM_FAULT_FAIL, -EACCES},
     {"size fails", SIM_BIT(SIM_SIZE), NULL, SIM_FAULT_FAIL, -EIO},
     {"listing fails", SIM_BIT(SIM_LIST), NULL, SIM_FAULT_FAIL, -EIO},
-    {"room cannot be asked for", SIM_BIT(SIM_SPACE), NULL, SIM_FAULT_FAIL, -EIO},
 };
 
 struct counts {
@@ -267,10 +266,112 @@ static void test_errors_of_the_disk_are_told_and_lose_nothing(void **state)
                     fail_msg("repeat with SEED=%llu", (unsigned long long)(seed + k));
 }
 
+// ---- recovery ----
+
+static uint64_t tree_hash(struct fixture *fx)
+{
+    char where[CANON_WHERE_BYTES];
+    struct canon c = {0};
+    int err = canon_store(fx->store, &c, where);
+    uint64_t hash = c.hash;
+
+    canon_free(&c);
+    return err == 0 ? hash : 0;
+}
+
+// Recovers the crashed disk of `w` with the fault; then without. It may refuse, but it must come to
+// `hash` in the end, and must not have shown anything else. True when the fault acted.
+static bool recover_with_fault(struct world *w, const struct kind *kind, uint64_t skip,
+                               uint64_t times, uint64_t hash, struct counts *n)
+{
+    struct sim_fault fault = {.calls = kind->calls,
+                              .path = kind->path,
+                              .skip = skip,
+                              .times = times,
+                              .effect = kind->effect,
+                              .error = kind->error};
+    struct fixture fx;
+
+    fixture_adopt(&fx, sim_clone(w->fx.sim), &w->fx.options);
+    unsigned number = sim_fault_add(fx.sim, &fault);
+    int err = fixture_open(&fx);
+    bool hit = sim_fault_hits(fx.sim, number) > 0;
+
+    sim_faults_clear(fx.sim);
+    n->hits += hit;
+    n->surfaced += hit && err < 0;
+    if (err < 0 && !hit)
+        world_fail(w, "recovery refuses without a fault: %s", fx.refusal);
+    if (err == 0 && tree_hash(&fx) != hash)
+        world_fail(w, "recovery with a fault gives another tree");
+    for (unsigned i = 0; i < 2 && !w->failed; i++) {
+        fixture_leave(&fx);
+        crash_disk(fx.sim, i == 0 ? (enum crash_kind)(skip % CRASH_KIND_COUNT) : CRASH_DROP_ALL,
+                   skip);
+        err = fixture_open(&fx);
+        if (err < 0)
+            world_fail(w, "the next recovery refuses: %s: %s", err_name(err), fx.refusal);
+        else if (tree_hash(&fx) != hash)
+            world_fail(w, "the next recovery gives another tree");
+    }
+    if (w->failed)
+        fprintf(stderr, "fault: %s, after %llu of them, %s\n", kind->name, (unsigned long long)skip,
+                times == 1 ? "once" : "from then on");
+    fixture_free(&fx);
+    return hit;
+}
+
+static void recoveries(uint64_t seed, struct counts *n)
+{
+    struct fixture fx;
+    struct world w;
+
+    world_init(&w, seed);
+    w.durable = 15;
+    w.names = 20;
+    w.bytes_max = UINT64_C(1) << 20;
+    for (unsigned i = 0; i < 150; i++)
+        world_step(&w);
+    world_crash(&w, seed % 2 ? CRASH_RANDOM : CRASH_GARBAGE, seed);
+    fixture_adopt(&fx, sim_clone(w.fx.sim), &w.fx.options);
+    assert_int_equal(fixture_open(&fx), 0);
+    uint64_t hash = tree_hash(&fx);
+
+    fixture_free(&fx);
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && !w.failed; i++) {
+        for (unsigned f = 0; f < 2 && !w.failed; f++) {
+            uint64_t skip = 0;
+
+            while (!w.failed &&
+                   recover_with_fault(&w, &kinds[i], skip, f ? SIM_FOREVER : 1, hash, n))
+                skip++;
+        }
+    }
+    bool failed = w.failed;
+
+    world_free(&w);
+    if (failed)
+        fail_msg("repeat with SEED=%llu", (unsigned long long)seed);
+}
+
+static void test_a_recovery_that_meets_errors_can_be_repeated(void **state)
+{
+    uint64_t seed = env_number("SEED", 1), runs = env_number("RUNS", 1);
+    struct counts n = {0};
+
+    (void)state;
+    for (uint64_t i = 0; i < 4 * (runs ? runs : 1); i++)
+        recoveries(seed + 100 + i, &n);
+    printf("  %llu recoveries with a fault, %llu refused\n", (unsigned long long)n.hits,
+           (unsigned long long)n.surfaced);
+    assert_true(n.surfaced > 50);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_errors_of_the_disk_are_told_and_lose_nothing),
+        cmocka_unit_test(test_a_recovery_that_meets_errors_can_be_repeated),
     };
 
     return cmocka_run_group_tests_name("faults", tests, NULL, NULL);

@@ -202,7 +202,7 @@ static void test_a_full_host_is_met_at_the_write(void **state)
 
     (void)state;
     for (uint64_t i = 0; i < runs; i++)
-        run(seed + i, (UINT64_C(1) << 20) * i / 2, 0);
+        run(seed + i, (UINT64_C(1) << 19) * ((seed + i) % 12), 0);
 }
 
 static void test_a_full_store_is_met_at_the_write(void **state)
@@ -211,7 +211,7 @@ static void test_a_full_store_is_met_at_the_write(void **state)
 
     (void)state;
     for (uint64_t i = 0; i < runs; i++)
-        run(seed + i, UINT64_C(1) << 40, (UINT64_C(8) + 3 * i) << 20);
+        run(seed + i, UINT64_C(1) << 40, (UINT64_C(8) + 3 * ((seed + i) % 12)) << 20);
 }
 
 int main(void)
