@@ -146,6 +146,12 @@ int recovery_replay(struct recovery *r, const struct store_config *config, bool 
             "cannot remove files that were unlinked while open: %s (%s); nothing was changed; "
             "`aerofs check STORE` tells what is damaged",
             err_text(err), err_name(err));
+    err = store_check_space(r->store);
+    if (err < 0)
+        return examine_refuse(&r->x, err,
+                              "cannot read the space map that the first checkpoint has to change: %s (%s); "
+                              "nothing was changed; `aerofs check STORE` tells what is damaged",
+                              err_text(err), err_name(err));
     return 0;
 }
 

@@ -294,6 +294,14 @@ static uint64_t ticks_us(void)
     return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
 }
 
+int store_check_space(struct store *s)
+{
+    store_lock(s);
+    tree_sweep(&s->tree); // as the freeze will: what it frees counts
+    store_unlock(s);
+    return space_check_interval(s->space, &s->lock);
+}
+
 int store_freeze(struct store *s, struct store_frozen **ret_frozen)
 {
     struct store_frozen *z = calloc(1, sizeof(*z));

@@ -108,6 +108,9 @@ int space_grow(struct space *sp, struct af_mutex *lock, uint64_t blocks) AF_NODI
 // ---- checkpoint ----
 struct space_frozen; // allocs and frees of the interval that ends at the cut
 
+// Reads what the checkpoint of the present interval will need of the map on disk, so that recovery
+// meets damage to it before it writes anything. Nobody else uses the store.
+int space_check_interval(struct space *sp, struct af_mutex *lock) AF_NODISCARD;
 // t0, under the lock, O(1): the current interval ends. Not before the last one is published.
 struct space_frozen *space_freeze(struct space *sp); // NULL: out of memory
 // Checkpoint thread alone, without the lock: adds a written node (data blocks were logged). Adding

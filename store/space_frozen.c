@@ -311,6 +311,39 @@ static uint64_t grown_group(struct space *sp, struct af_mutex *lock, const struc
     return written ? last * GROUP_BLOCKS : UINT64_MAX;
 }
 
+// Reads the bitmap of `group` once, unless it is in memory. `seen`: a bit for each group.
+static int check_group(struct space *sp, struct af_mutex *lock, uint64_t group, uint8_t *seen)
+{
+    uint64_t words[GROUP_WORDS];
+    struct space_ref ref;
+
+    if (seen[group / 8] & (1u << group % 8))
+        return 0;
+    seen[group / 8] |= (uint8_t)(1u << group % 8);
+    return published_words(sp, lock, group, false, &ref, words);
+}
+
+int space_check_interval(struct space *sp, struct af_mutex *lock)
+{
+    struct space_frozen now = {.capacity = sp->capacity};
+    uint64_t groups = groups_of(sp->capacity), grown = grown_group(sp, lock, &now);
+    uint8_t *seen = calloc(1, groups / 8 + 1);
+    int r = 0;
+
+    if (seen == NULL)
+        return -ENOMEM;
+    if (grown != UINT64_MAX)
+        r = check_group(sp, lock, grown / GROUP_BLOCKS, seen);
+    for (const struct range_chunk *c = sp->frees.first; c != NULL && r == 0; c = c->next) {
+        for (size_t i = 0; i < c->count && r == 0; i++)
+            r = c->ranges[i].address < sp->capacity
+                    ? check_group(sp, lock, c->ranges[i].address / GROUP_BLOCKS, seen)
+                    : -AF_E_SPACE_LAYOUT;
+    }
+    free(seen);
+    return r;
+}
+
 // All groups that the interval changed, in order.
 static int write_bitmaps(struct space *sp, struct af_mutex *lock, struct space_frozen *z,
                          uint64_t sequence, uint8_t *bytes)
