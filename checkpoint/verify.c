@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "checkpoint/examine.h"
 #include "checkpoint/verify_internal.h"
+#include "store/op.h"
 
 #define REPLAY_CACHE_BYTES (UINT64_C(64) << 20)
 #define COLLISIONS_MAX     128u
@@ -186,18 +187,44 @@ static void note_log(struct verify *v, const struct examination *x)
 }
 
 struct replay {
+    struct verify *v;
     struct store *store;
     bool claiming;
     int err;
     uint64_t lsn, segment, offset;
 };
 
+// File data that only the log names: a record in the log says that it was synced, and nothing has
+// been written over it since, even where a later record has let go of it.
+static int verify_named(struct verify *v, const struct wal_record *record)
+{
+    struct op op;
+    int err = op_decode(record->body, record->body_bytes, &op);
+
+    if (err < 0)
+        return err;
+    for (uint32_t i = 0; i < op.piece_count; i++) {
+        const struct op_piece *p = &op.pieces[i];
+
+        if (p->type == PIECE_EXTENT)
+            (void)verify_data(v, op.ino, p->block, p->address, (uint32_t)p->count,
+                              (const le64 *)p->checksums);
+    }
+    op_free(&op);
+    return 0;
+}
+
 static int replay_record(void *arg, const struct wal_record *record)
 {
     struct replay *r = arg;
 
-    r->err = r->claiming ? store_claim(r->store, record->body, record->body_bytes)
-                         : store_replay(r->store, record->lsn, record->body, record->body_bytes);
+    if (r->claiming) {
+        r->err = store_claim(r->store, record->body, record->body_bytes);
+        if (r->err == 0)
+            r->err = verify_named(r->v, record);
+    } else {
+        r->err = store_replay(r->store, record->lsn, record->body, record->body_bytes);
+    }
     r->lsn = record->lsn;
     r->segment = record->segment;
     r->offset = record->offset;
@@ -209,7 +236,7 @@ static void try_replay(struct verify *v, struct examination *x)
 {
     const struct store_config config = {
         .io = v->io, .data = v->data, .cache_bytes = REPLAY_CACHE_BYTES, .read_only = true};
-    struct replay r = {.claiming = true};
+    struct replay r = {.v = v, .claiming = true};
     struct verify_finding f = {.file = "data", .address = x->sb->image.root.ref.address};
     char path[32];
     int err = store_open_image(&config, &x->sb->image, &r.store);
