@@ -148,10 +148,11 @@ int recovery_replay(struct recovery *r, const struct store_config *config, bool 
             err_text(err), err_name(err));
     err = store_check_space(r->store);
     if (err < 0)
-        return examine_refuse(&r->x, err,
-                              "cannot read the space map that the first checkpoint has to change: %s (%s); "
-                              "nothing was changed; `aerofs check STORE` tells what is damaged",
-                              err_text(err), err_name(err));
+        return examine_refuse(
+            &r->x, err,
+            "cannot read the space map that the first checkpoint has to change: %s (%s); "
+            "nothing was changed; `aerofs check STORE` tells what is damaged",
+            err_text(err), err_name(err));
     return 0;
 }
 

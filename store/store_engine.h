@@ -60,7 +60,8 @@ void store_replay_end(struct store *s, uint64_t last_lsn, bool crashed);
 // Removes all orphans in memory without the log (recovery, before its checkpoint): number of inodes
 // and contents.
 int store_remove_orphans(struct store *s, uint64_t *ret_count) AF_NODISCARD;
-// Reads what the checkpoint that follows will need of the space map: damage to it is met before anything is written.
+// Reads what the checkpoint that follows will need of the space map: damage to it is met before
+// anything is written.
 int store_check_space(struct store *s) AF_NODISCARD;
 // From here on operations are logged. Before it, changes answer -EROFS.
 void store_attach_wal(struct store *s, struct wal *wal);

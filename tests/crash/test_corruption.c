@@ -379,7 +379,8 @@ static enum part part_of_path(const char *path)
 static void damage_file(struct test *t, const char *path)
 {
     static const char *const names[] = {"missing", "empty", "cut in half", "a byte short"};
-    // Half of the superblocks is one slot, which may be enough; the last byte of `data` may be in no use.
+    // Half of the superblocks is one slot, which may be enough; the last byte of `data` may be in
+    // no use.
     unsigned refused = strcmp(path, "data") == 0 ? 3 : strcmp(path, "superblock") == 0 ? 2 : 0;
 
     for (unsigned i = 0; i < AF_ARRAY_LEN(names) && !t->w.failed; i++) {

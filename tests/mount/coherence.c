@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Several descriptors, maps and processes at once, on one mount: everybody sees what the others have done, nothing is lost.
+// Several descriptors, maps and processes at once, on one mount: everybody sees what the others
+// have done, nothing is lost.
 //
 //   coherence DIRECTORY            all checks
-//   coherence DIRECTORY durable    makes files whose content is durable when it returns, for a check after a crash: each
+//   coherence DIRECTORY durable    makes files whose content is durable when it returns, for a
+//   check after a crash: each
 //                                  holds its own name
 
 #include <dirent.h>
@@ -22,12 +24,13 @@
 
 static int failures;
 
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s (errno: %s)\n", __func__, __LINE__, #condition, strerror(errno)); \
-            failures++;                                                                            \
-        }                                                                                          \
+#define EXPECT(condition)                                                              \
+    do {                                                                               \
+        if (!(condition)) {                                                            \
+            fprintf(stderr, "%s:%d: %s (errno: %s)\n", __func__, __LINE__, #condition, \
+                    strerror(errno));                                                  \
+            failures++;                                                                \
+        }                                                                              \
     } while (0)
 
 // `body` in `count` processes; each gets its number.
@@ -61,7 +64,8 @@ static bool all_are(const uint8_t *bytes, size_t size, uint8_t value)
 }
 
 // Writes through `writer` and looks through everything else.
-static void write_and_look(int writer, const int *readers, int count, const uint8_t *map, off_t at, size_t size, uint8_t value)
+static void write_and_look(int writer, const int *readers, int count, const uint8_t *map, off_t at,
+                           size_t size, uint8_t value)
 {
     static uint8_t out[FILE_BYTES], in[FILE_BYTES];
 
@@ -92,7 +96,8 @@ static void check_descriptors(void)
             write_and_look(only_writes, readers, 2, map, at, sizes[i], ++value);
             write_and_look(both, readers, 2, map, at + 4096, sizes[i], ++value);
         }
-        // Dirty pages of a map under a write through a descriptor: the other bytes of the page stay.
+        // Dirty pages of a map under a write through a descriptor: the other bytes of the page
+        // stay.
         memset(write_map, ++value, 8192);
         write_and_look(only_writes, readers, 2, map, 1000, 50, (uint8_t)(value + 1));
         EXPECT(all_are(map, 1000, value) && all_are(map + 1050, 8192 - 1050, value));
@@ -102,17 +107,21 @@ static void check_descriptors(void)
     }
     // The size: growth and truncation show everywhere at once.
     struct stat st;
-    EXPECT(pwrite(only_writes, "end", 3, FILE_BYTES) == 3 && fstat(only_reads, &st) == 0 && st.st_size == FILE_BYTES + 3);
+    EXPECT(pwrite(only_writes, "end", 3, FILE_BYTES) == 3 && fstat(only_reads, &st) == 0 &&
+           st.st_size == FILE_BYTES + 3);
     EXPECT(ftruncate(both, 5000) == 0 && fstat(only_writes, &st) == 0 && st.st_size == 5000);
     EXPECT(pread(only_reads, zeros, 10, 5000) == 0);
-    EXPECT(ftruncate(both, 8192) == 0 && pread(only_reads, zeros, 3192, 5000) == 3192 && all_are(zeros, 3192, 0));
+    EXPECT(ftruncate(both, 8192) == 0 && pread(only_reads, zeros, 3192, 5000) == 3192 &&
+           all_are(zeros, 3192, 0));
     EXPECT(lseek(only_writes, 0, SEEK_END) == 8192);
     int truncating = open("shared", O_WRONLY | O_TRUNC);
     EXPECT(fstat(only_reads, &st) == 0 && st.st_size == 0 && pread(only_reads, zeros, 10, 0) == 0);
-    EXPECT(pwrite(both, "new", 3, 0) == 3 && pread(only_reads, zeros, 10, 0) == 3 && memcmp(zeros, "new", 3) == 0);
+    EXPECT(pwrite(both, "new", 3, 0) == 3 && pread(only_reads, zeros, 10, 0) == 3 &&
+           memcmp(zeros, "new", 3) == 0);
     munmap(map, FILE_BYTES);
     munmap(write_map, FILE_BYTES);
-    EXPECT(close(truncating) == 0 && close(both) == 0 && close(only_writes) == 0 && close(only_reads) == 0);
+    EXPECT(close(truncating) == 0 && close(both) == 0 && close(only_writes) == 0 &&
+           close(only_reads) == 0);
     EXPECT(stat("shared", &st) == 0 && st.st_size == 3);
 }
 
@@ -157,7 +166,8 @@ static void check_appending(void)
     while (f && fgets(line, sizeof(line), f)) {
         int number, i;
         size_t size;
-        if (sscanf(line, "<%d %d %zu>", &number, &i, &size) != 3 || number < 0 || number >= APPENDERS) {
+        if (sscanf(line, "<%d %d %zu>", &number, &i, &size) != 3 || number < 0 ||
+            number >= APPENDERS) {
             fprintf(stderr, "not a record: %.40s\n", line);
             failures++;
             break;
@@ -192,7 +202,8 @@ static void check_following(void)
         exit(0);
     }
     int reader = open("grows", O_RDONLY);
-    // What is below the size is what was written there: never zeros, never a piece of something else.
+    // What is below the size is what was written there: never zeros, never a piece of something
+    // else.
     for (off_t at = 0; at < (off_t)BLOCKS * SIZE;) {
         ssize_t n = pread(reader, in, sizeof(in), at);
         EXPECT(n >= 0);
@@ -358,7 +369,8 @@ static int durable(void)
 {
     int fd = open("by-other-fd", O_WRONLY | O_CREAT, 0644);
     int other = open("by-other-fd", O_RDONLY);
-    EXPECT(write(fd, "by-other-fd", 11) == 11 && fsync(other) == 0); // stays open: only the fsync can have done it
+    EXPECT(write(fd, "by-other-fd", 11) == 11 &&
+           fsync(other) == 0); // stays open: only the fsync can have done it
 
     fd = open("by-fdatasync", O_RDWR | O_CREAT, 0644);
     EXPECT(write(fd, "by-fdatasync", 12) == 12 && fdatasync(fd) == 0);
@@ -385,10 +397,12 @@ static int durable(void)
 
     // Attributes and names ride along.
     fd = open("unnamed", O_WRONLY | O_CREAT, 0600);
-    EXPECT(write(fd, "by-rename", 9) == 9 && rename("unnamed", "by-rename") == 0 && fchmod(fd, 0640) == 0 && fsync(fd) == 0);
+    EXPECT(write(fd, "by-rename", 9) == 9 && rename("unnamed", "by-rename") == 0 &&
+           fchmod(fd, 0640) == 0 && fsync(fd) == 0);
 
     fd = open("linked", O_WRONLY | O_CREAT, 0644);
-    EXPECT(write(fd, "by-link", 7) == 7 && link("linked", "by-link") == 0 && unlink("linked") == 0 && fsync(fd) == 0);
+    EXPECT(write(fd, "by-link", 7) == 7 && link("linked", "by-link") == 0 &&
+           unlink("linked") == 0 && fsync(fd) == 0);
     if (failures)
         return 1;
     puts("durable");
