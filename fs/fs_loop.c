@@ -390,6 +390,9 @@ int fs_run(struct fs *fs)
 
     if (r == 0)
         r = fs_workers_create(fs, &fs->workers);
+    if (r < 0)
+        message(&fs->sink, MESSAGE_ERROR, "cannot begin to serve %s: %s (%s)", fs->mountpoint,
+                err_text(r), err_name(r));
     if (r == 0) {
         if (fs->wal)
             wal_pump_own(fs->wal, true);

@@ -296,8 +296,10 @@ int main(int argc, char **argv)
         return complain(EXIT_CODE_USAGE, text);
     }
     int code = 0;
-    struct daemon d = {
-        .opts = &opts, .place.lock_fd = -1, .sink = mount_message_sink(), .report_fd = -1};
+    struct daemon d = {.opts = &opts,
+                       .place = {.lock_fd = -1, .dir_fd = -1},
+                       .sink = mount_message_sink(),
+                       .report_fd = -1};
     set_signals();
     if (opts.help)
         code = fputs(mount_opts_help, stdout) < 0 || fflush(stdout) ? EXIT_CODE_OTHER : 0;

@@ -260,7 +260,7 @@ static int check_store(const struct mount_opts *opts, struct mount_place *place,
 int mount_place_check(const struct mount_opts *opts, struct mount_place *ret_place,
                       char *message_text, size_t message_size)
 {
-    *ret_place = (struct mount_place){.lock_fd = -1};
+    *ret_place = (struct mount_place){.lock_fd = -1, .dir_fd = -1};
     int err = resolve(opts->mountpoint, ret_place->mountpoint);
     if (err) {
         snprintf(message_text, message_size, "the mount point %s: %s", opts->mountpoint,
@@ -382,6 +382,19 @@ static int try_lock(struct mount_place *place, const char *path, pid_t *ret_hold
     return 1;
 }
 
+// Somebody may remove the file `lock` of a running daemon: the next one then has a file of its own,
+// and the lock on it protects nothing. Nobody can do that to the directory. (Some network file
+// systems lock no directories: then the file has to do.)
+static int lock_directory(struct mount_place *place, char *text, size_t size)
+{
+    if (place->dir_fd < 0 || flock(place->dir_fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return 0;
+    snprintf(text, size,
+             "the store %s is in use, although its file 'lock' is not: somebody has removed that",
+             place->store);
+    return EXIT_CODE_IN_USE;
+}
+
 int mount_place_lock(struct mount_place *place, char *message_text, size_t message_size)
 {
     char path[PATH_MAX + 8];
@@ -391,6 +404,8 @@ int mount_place_lock(struct mount_place *place, char *message_text, size_t messa
     int r;
 
     snprintf(path, sizeof(path), "%s/lock", place->store);
+    // Opened before the file, so that a process that dies closes it before.
+    place->dir_fd = open(place->store, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (int waited = 0;; waited += LOCK_STEP_MS) {
         r = try_lock(place, path, &holder, &closing);
         int limit = ALIVE_WAIT_MS;
@@ -405,7 +420,7 @@ int mount_place_lock(struct mount_place *place, char *message_text, size_t messa
         nanosleep(&step, NULL);
     }
     if (r == 0)
-        return 0;
+        return lock_directory(place, message_text, message_size);
     if (r < 0)
         snprintf(message_text, message_size, "cannot open %s: %s", path, strerror(-r));
     else if (holder_is_dead(
@@ -427,6 +442,9 @@ void mount_place_closing(struct mount_place *place)
 
 void mount_place_unlock(struct mount_place *place)
 {
+    if (place->dir_fd >= 0)
+        close(place->dir_fd);
+    place->dir_fd = -1;
     // The file stays: removing it would let a second daemon lock another one of the same name.
     if (place->lock_fd >= 0)
         close(place->lock_fd);

@@ -16,6 +16,7 @@ struct mount_place {
     bool make_store;           // no store is there, and it is to be made
     bool disk_read_only;
     int lock_fd; // -1: not held
+    int dir_fd;  // the directory, locked as well; -1: not held
 };
 
 // All functions return 0 or an exit code (exit_code.h), and then a message of one line.

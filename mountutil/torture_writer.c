@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/checksum.h"
@@ -247,6 +249,21 @@ int torture_writer_setup(const char *dir)
     return sync_dir(dir);
 }
 
+// The kernel answers EIO to a call whose request it was just copying to the daemon when that was
+// killed (fuse_dev_do_read()); the mount is dead a moment later. EIO of a living mount stays EIO.
+static int tell_death(const struct torture_writer *w, int err)
+{
+    const struct timespec step = {.tv_nsec = 10000000};
+    struct statvfs sv;
+
+    for (int i = 0; err == EIO && i < 200; i++) {
+        if (statvfs(w->dir, &sv) && (errno == ENOTCONN || errno == ECONNABORTED))
+            return ENOTCONN;
+        nanosleep(&step, NULL);
+    }
+    return err;
+}
+
 int torture_writer_run(struct torture_writer *w)
 {
     for (;;) {
@@ -255,7 +272,7 @@ int torture_writer_run(struct torture_writer *w)
         if (!err)
             err = e.kind <= TORTURE_APPEND ? do_content(w, &e) : do_names(w, &e);
         if (err)
-            return err;
+            return tell_death(w, err);
         torture_apply(&w->state, &e);
     }
 }

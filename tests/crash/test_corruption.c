@@ -530,11 +530,84 @@ static void test_damage_to_a_crashed_store_is_found(void **state)
         run(seed + i, false);
 }
 
+// ---- the window that is stated ----
+
+struct window {
+    uint64_t tried, refused, earlier;
+};
+
+// One flipped bit in the segment that was being written.
+static void flip_newest(struct world *w, struct rng *r, uint64_t segment, struct window *n)
+{
+    struct sim *sim = sim_clone(w->fx.sim);
+    char path[64], where[CANON_WHERE_BYTES];
+    struct canon c = {0};
+    struct fixture fx;
+    uint64_t size = 0;
+
+    wal_segment_path(segment, path);
+    assert_int_equal(sim_file_size(sim, path, &size), 0);
+    int err = sim_flip_bits(sim, path, rng_below(r, AF_MIN(size, UINT64_C(40000))),
+                            (uint8_t)(1u << rng_below(r, 8)));
+
+    assert_int_equal(err, 0);
+    fixture_adopt(&fx, sim, &w->fx.options);
+    n->tried++;
+    if (fixture_open(&fx) < 0)
+        n->refused++;
+    else if (canon_store(fx.store, &c, where) < 0)
+        world_fail(w, "cannot read: %s", where);
+    else if (model_find(&w->m, c.hash, 0, w->m.state_count - 1) < 0)
+        world_fail(w, "the tree is no moment of the history");
+    else
+        n->earlier += c.hash != w->m.hash;
+    canon_free(&c);
+    fixture_free(&fx);
+}
+
+// The newest group, before anything later says that it was durable, looks like a torn tail when it
+// is damaged. Even then the tree is a moment of the history.
+static void test_damage_to_the_newest_group_leaves_a_moment_of_history(void **state)
+{
+    uint64_t seed = env_number("SEED", 1), runs = env_number("RUNS", 2);
+    struct window n = {0};
+
+    (void)state;
+    for (uint64_t i = 0; i < 4 * (runs ? runs : 50); i++) {
+        struct rng r = {rng_mix(seed + i, 12)};
+        struct store_status status;
+        struct world w;
+
+        world_init(&w, seed + i);
+        w.durable = 20;
+        w.names = 20;
+        w.bytes_max = UINT64_C(1) << 20;
+        for (unsigned k = 0; k < 60 + 20 * (i % 8); k++)
+            world_step(&w);
+        world_settle(&w);
+        assert_false(w.failed);
+        store_get_status(w.fx.store, &status);
+        world_crash(&w, CRASH_DROP_ALL, 0);
+        for (unsigned k = 0; k < 40 && !w.failed; k++)
+            flip_newest(&w, &r, status.wal.current_segment, &n);
+        bool failed = w.failed;
+
+        world_free(&w);
+        if (failed)
+            fail_msg("repeat with SEED=%llu", (unsigned long long)(seed + i));
+    }
+    printf("  %llu flipped bits in the newest segment: %llu refused, %llu look like a torn tail\n",
+           (unsigned long long)n.tried, (unsigned long long)n.refused,
+           (unsigned long long)n.earlier);
+    assert_true(n.refused > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_damage_to_a_closed_store_is_found),
         cmocka_unit_test(test_damage_to_a_crashed_store_is_found),
+        cmocka_unit_test(test_damage_to_the_newest_group_leaves_a_moment_of_history),
     };
 
     return cmocka_run_group_tests_name("corruption", tests, NULL, NULL);

@@ -73,7 +73,7 @@ static void matrix(uint64_t seed, unsigned percent, bool lazy, bool timer)
 static void test_a_crash_at_every_event_leaves_a_moment_of_history(void **state)
 {
     bool all = env_number("RUNS", 1) == 0;
-    unsigned percent = (unsigned)env_number("PERCENT", all ? 100 : 60);
+    unsigned percent = (unsigned)env_number("PERCENT", all ? 100 : 50);
     uint64_t runs = run_count(3);
 
     (void)state;

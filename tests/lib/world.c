@@ -60,6 +60,22 @@ static uint64_t visible_hash(const struct world *w)
     return hash;
 }
 
+static void note_lsn(struct world *w)
+{
+    struct wal *wal = w->fx.engine ? engine_wal(w->fx.engine) : NULL;
+
+    if (wal)
+        w->lsn_max = AF_MAX(w->lsn_max, wal_appended_lsn(wal));
+}
+
+void world_new_inode(struct world *w, uint64_t ino)
+{
+    if (ino <= w->ino_max)
+        world_fail(w, "inode number %" PRIu64 " was given before (%" PRIu64 " was the last)", ino,
+                   w->ino_max);
+    w->ino_max = AF_MAX(w->ino_max, ino);
+}
+
 void world_begin(struct world *w, const char *what)
 {
     struct io *io = sim_io(w->fx.sim);
@@ -70,6 +86,7 @@ void world_begin(struct world *w, const char *what)
         (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
     w->m.ticks_ms = io->ops->ticks_ms(io);
     w->m.what = what;
+    note_lsn(w);
     w->m.lsn = engine_wal(w->fx.engine) ? wal_appended_lsn(engine_wal(w->fx.engine)) : 0;
     sim_set_tag(w->fx.sim, what);
     if (w->faults) {
@@ -207,6 +224,7 @@ void world_crash(struct world *w, enum crash_kind kind, uint64_t seed)
 {
     struct sim *left = sim_clone(w->fx.sim);
 
+    note_lsn(w);
     sim_set_event_hook(w->fx.sim, NULL, NULL);
     forget(w);
     fixture_abandon(&w->fx);
@@ -214,6 +232,24 @@ void world_crash(struct world *w, enum crash_kind kind, uint64_t seed)
     sim_destroy(w->fx.sim);
     w->fx.sim = left;
     crash_disk(left, kind, seed);
+}
+
+// What recovery says of itself; and numbers that rise with every one.
+static void check_report(struct world *w)
+{
+    struct engine_status st;
+
+    engine_get_status(w->fx.engine, &st);
+    const struct engine_recovery *r = &st.recovery;
+
+    if (r->epoch <= w->epoch_max || st.store.wal.appended_lsn <= w->lsn_max)
+        world_fail(w, "epoch %" PRIu64 " after %" PRIu64 ", LSN %" PRIu64 " after %" PRIu64,
+                   r->epoch, w->epoch_max, st.store.wal.appended_lsn, w->lsn_max);
+    if (r->last_lsn < r->cut_lsn || (r->records_replayed == 0) != (r->last_lsn == r->cut_lsn) ||
+        (r->clean && (r->records_replayed > 0 || r->tail_bytes_dropped > 0)) ||
+        strlen(r->text) < 20)
+        world_fail(w, "the report contradicts itself: %s", r->text);
+    w->epoch_max = AF_MAX(w->epoch_max, r->epoch);
 }
 
 void world_recover(struct world *w)
@@ -230,6 +266,7 @@ void world_recover(struct world *w)
         world_fail(w, "recovery refuses: %s: %s", err_name(err), w->fx.refusal);
         return;
     }
+    check_report(w);
     if (dump_now(w, &found)) {
         int64_t k = model_find(&w->m, found.hash, w->m.acked, w->m.state_count - 1);
 

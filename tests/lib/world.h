@@ -56,6 +56,8 @@ struct world {
     // After each call, engine and model at rest. May be NULL.
     void (*after_step)(void *arg, struct world *w);
     void *arg;
+    // Numbers that are never given twice, whatever crashes.
+    uint64_t lsn_max, ino_max, epoch_max;
     // Counters.
     uint64_t calls, recoveries, acked;
 };
@@ -91,6 +93,7 @@ bool world_check(struct world *w, int engine, int model);
 enum store_how world_how(struct world *w);
 bool world_again(int err, enum store_how *how);
 void world_acknowledge(struct world *w, size_t state);
+void world_new_inode(struct world *w, uint64_t ino); // checks its number
 void world_random_call(struct world *w);
 void world_checkpoint(struct world *w);
 void world_tick(struct world *w);

@@ -42,6 +42,10 @@ static void do_mkdir(struct world *w)
     err = store_mknod(w->fx.store, STORE_BLOCK, dir, name, mode, 0, &cred, &attr);
     if (world_broke(w, err))
         return;
+    if (err == 0)
+        world_new_inode(w, attr.ino);
+    if (w->failed)
+        return;
     world_check(w, err, model_mknod(&w->m, dir, name, mode, 0, &cred, err == 0 ? attr.ino : 0));
 }
 
@@ -63,6 +67,10 @@ static void do_mknod(struct world *w)
     while (world_again(err, &how));
     if (world_broke(w, err))
         return;
+    if (err == 0)
+        world_new_inode(w, attr.ino);
+    if (w->failed)
+        return;
     world_check(w, err, model_mknod(&w->m, dir, name, mode, rdev, &cred, err == 0 ? attr.ino : 0));
 }
 
@@ -81,6 +89,10 @@ static void do_symlink(struct world *w)
     world_begin(w, "symlink");
     err = store_symlink(w->fx.store, STORE_BLOCK, dir, name, target, &cred, &attr);
     if (world_broke(w, err))
+        return;
+    if (err == 0)
+        world_new_inode(w, attr.ino);
+    if (w->failed)
         return;
     world_check(w, err, model_symlink(&w->m, dir, name, target, &cred, err == 0 ? attr.ino : 0));
 }

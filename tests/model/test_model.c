@@ -115,7 +115,7 @@ static void run(uint64_t seed, uint64_t ops)
 
 static void test_random_calls_match_the_model(void **state)
 {
-    uint64_t seed = env_number("SEED", 1), runs = env_number("RUNS", 24),
+    uint64_t seed = env_number("SEED", 1), runs = env_number("RUNS", 100),
              ops = env_number("OPS", 2500);
 
     (void)state;

@@ -93,7 +93,8 @@ wait_for() {
         sleep 0.02
     done
 }
-gone() { ! kill -0 "$1" 2>/dev/null; }
+# A zombie is gone too: its parent may take its time.
+gone() { ! kill -0 "$1" 2>/dev/null || grep -qs '^State:[[:space:]]*[ZX]' "/proc/$1/status"; }
 
 # Every call that may touch a mount has a limit, so that a daemon that hangs is a failure and no hanging test.
 limited() {

@@ -91,10 +91,11 @@ check_store
 
 # ---- SQLite ----
 
-# writer DB MODE FROM TO: one transaction after the other; what sqlite3 has acknowledged goes into a file outside of the mount.
+# writer DB MODE FROM TO: one transaction after the other; what sqlite3 has acknowledged goes into a file outside of the mount. EXTRA: with
+# FULL, and a rollback journal, SQLite does not sync the unlink of the journal, which is its commit, and a crash may undo the last one.
 sqlite_writer() {
     {
-        printf '.bail on\n.output /dev/null\nPRAGMA journal_mode=%s;\nPRAGMA synchronous=FULL;\n.output stdout\n' "$2"
+        printf '.bail on\n.output /dev/null\nPRAGMA journal_mode=%s;\nPRAGMA synchronous=EXTRA;\n.output stdout\n' "$2"
         echo 'CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, square INTEGER, pad BLOB);'
         awk -v from="$3" -v to="$4" 'BEGIN { for (i = from; i <= to; i++)
             printf "BEGIN; INSERT INTO t VALUES(%d, %d, randomblob(%d)); UPDATE t SET square = square WHERE id = %d; COMMIT;\nSELECT %d;\n",
@@ -110,7 +111,7 @@ sqlite_checked() { # DB ACKNOWLEDGED TRIED
     SQLITE_COUNT=$count
 }
 start
-for mode in WAL DELETE; do
+for mode in WAL TRUNCATE DELETE; do
     db=$MNT/$mode.db
     sqlite_writer "$db" $mode 1 "$transactions" >acked || fail "sqlite3 ($mode) failed"
     sqlite_checked "$db" "$transactions" "$transactions"
@@ -122,7 +123,11 @@ for mode in WAL DELETE; do
         restart
         wait $pid 2>/dev/null || true
         acknowledged=$(tail -n 1 acked)
-        sqlite_checked "$db" "${acknowledged:-$last}" $((${acknowledged:-$last} + 1))
+        acknowledged=${acknowledged:-$last}
+        # DELETE: when the directory cannot be opened any more after the unlink, SQLite does not sync it and takes that for success
+        # (unixDelete()). So of a daemon that dies right there, its last word is none.
+        unsure=$([ $mode = DELETE ] && [ "$acknowledged" -gt "$last" ] && echo 1 || echo 0)
+        sqlite_checked "$db" $((acknowledged - unsure)) $((acknowledged + 1))
         say "SQLite, $mode, killed: $((SQLITE_COUNT - last)) transactions committed, all there"
         last=$SQLITE_COUNT
     done

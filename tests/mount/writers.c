@@ -309,14 +309,30 @@ static void on_term(int signal)
     stop = 1;
 }
 
-// The mount is gone: the outcome of the last operation is unknown, and this process is done.
-// Everything else is a failure.
-static void check(bool ok, const char *what, const char *path)
+static bool is_gone(const char *directory)
 {
+    struct statvfs sv;
+
+    return statvfs(directory, &sv) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
+// The mount is gone: the outcome of the last operation is unknown, and this process is done.
+// Everything else is a failure. EIO comes too, when the daemon is killed while the kernel copies
+// the request to it (fuse_dev_do_read()): then the mount is dead soon.
+static void check(bool ok, const char *what, const struct process *p, const char *path)
+{
+    int err = errno;
+
     if (ok)
         return;
-    if (errno == ENOTCONN || errno == ECONNABORTED)
+    if (err == ENOTCONN || err == ECONNABORTED)
         exit(0);
+    for (int i = 0; err == EIO && i < 100; i++) {
+        if (is_gone(p->directory))
+            exit(0);
+        poll(NULL, 0, 20);
+    }
+    errno = err;
     die(what, path);
 }
 
@@ -341,7 +357,7 @@ static void write_pieces(const struct process *p, const struct op *op, int fd, u
         uint64_t n = op->size - done < piece ? op->size - done : piece;
         ssize_t wrote = op->kind == APPEND ? write(fd, bytes + done, n)
                                            : pwrite(fd, bytes + done, n, (off_t)(at + done));
-        check(wrote > 0, "write", path);
+        check(wrote > 0, "write", p, path);
         done += (uint64_t)wrote;
     }
     free(bytes);
@@ -353,13 +369,13 @@ static void do_write(struct process *p, const struct op *op, const char *path)
                 (op->kind == APPEND ? O_APPEND : 0);
     int fd = open(path, flags, 0644);
 
-    check(fd >= 0, "open", path);
+    check(fd >= 0, "open", p, path);
     write_pieces(p, op, fd, op->at, path);
     if (op->kind == SYNCED) {
-        check(fsync(fd) == 0, "fsync", path);
+        check(fsync(fd) == 0, "fsync", p, path);
         note_ack(p, op->seq);
     }
-    check(close(fd) == 0, "close", path);
+    check(close(fd) == 0, "close", p, path);
 }
 
 static void do_op(struct process *p, const struct op *op)
@@ -376,30 +392,30 @@ static void do_op(struct process *p, const struct op *op)
         do_write(p, op, path);
         break;
     case TRUNCATE:
-        check(truncate(path, (off_t)op->at) == 0, "truncate", path);
+        check(truncate(path, (off_t)op->at) == 0, "truncate", p, path);
         break;
     case RENAME:
-        check(rename(path, other) == 0, "rename", path);
+        check(rename(path, other) == 0, "rename", p, path);
         break;
     case LINK:
-        check(link(path, other) == 0, "link", path);
+        check(link(path, other) == 0, "link", p, path);
         break;
     case UNLINK:
-        check(unlink(path) == 0, "unlink", path);
+        check(unlink(path) == 0, "unlink", p, path);
         break;
     case MKDIR:
-        check(mkdir(path, 0755) == 0, "mkdir", path);
+        check(mkdir(path, 0755) == 0, "mkdir", p, path);
         break;
     case RMDIR:
-        check(rmdir(path) == 0, "rmdir", path);
+        check(rmdir(path) == 0, "rmdir", p, path);
         break;
     case CHMOD:
-        check(chmod(path, (mode_t)op->size) == 0, "chmod", path);
+        check(chmod(path, (mode_t)op->size) == 0, "chmod", p, path);
         break;
     case SYNC_DIR: {
         int fd = open(p->directory, O_RDONLY | O_DIRECTORY);
-        check(fd >= 0, "open", p->directory);
-        check(fsync(fd) == 0, "fsync", p->directory);
+        check(fd >= 0, "open", p, p->directory);
+        check(fsync(fd) == 0, "fsync", p, p->directory);
         note_ack(p, op->seq);
         close(fd);
         break;
@@ -516,7 +532,7 @@ static int run(int argc, char **argv)
         struct process p;
         process_init(&p, i, argv);
         if (mkdir(p.directory, 0755) && errno != EEXIST)
-            check(false, "mkdir", p.directory);
+            check(false, "mkdir", &p, p.directory);
         pids[i] = fork();
         if (pids[i] < 0)
             die("fork", "");
