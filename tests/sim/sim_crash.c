@@ -12,6 +12,7 @@ struct cut {
     enum sim_cut_policy policy;
     uint64_t keep_percent;
     uint64_t torn_percent;
+    uint64_t sector_bytes; // what the device writes at once: 512 or 4096, by the seed
 };
 
 static bool cut_chance(struct cut *cut, uint64_t percent)
@@ -54,20 +55,19 @@ void sim_forget_process(struct sim *sim)
 
 static void cut_damage_sector(struct cut *cut, struct sim_inode *inode, uint64_t at)
 {
-    uint8_t sector[SIM_SECTOR_BYTES];
-    uint64_t sectors = inode->durable_size / SIM_SECTOR_BYTES;
+    uint8_t sector[SIM_SECTOR_BYTES_MAX];
+    uint64_t sectors = inode->durable_size / cut->sector_bytes;
 
     // Either what the heads wrote when the current went, or what lay there before the block was
     // given to this file.
     if (sectors && sim_below(&cut->random, 3) == 0) {
-        content_read(&inode->durable, sim_below(&cut->random, sectors) * SIM_SECTOR_BYTES, sector,
-                     sizeof(sector));
+        content_read(&inode->durable, sim_below(&cut->random, sectors) * cut->sector_bytes, sector,
+                     cut->sector_bytes);
     } else {
-        for (size_t i = 0; i < sizeof(sector); i++)
+        for (size_t i = 0; i < cut->sector_bytes; i++)
             sector[i] = (uint8_t)sim_next(&cut->random);
     }
-    content_write(&inode->durable, AF_ROUND_DOWN(at, (uint64_t)SIM_SECTOR_BYTES), sector,
-                  sizeof(sector));
+    content_write(&inode->durable, AF_ROUND_DOWN(at, cut->sector_bytes), sector, cut->sector_bytes);
 }
 
 // A write that reached the disk in part: its first sectors, its last ones, or any.
@@ -80,7 +80,7 @@ static void cut_tear(struct cut *cut, struct sim_inode *inode, const struct sim_
     for (uint64_t at = change->off, next; at < end; at = next) {
         bool keep = shape == 0 ? at < border : shape == 1 ? at >= border : cut_chance(cut, 50);
 
-        next = AF_MIN(end, AF_ROUND_DOWN(at, (uint64_t)SIM_SECTOR_BYTES) + SIM_SECTOR_BYTES);
+        next = AF_MIN(end, AF_ROUND_DOWN(at, cut->sector_bytes) + cut->sector_bytes);
         if (keep)
             content_write(&inode->durable, at,
                           change->blob->bytes + change->blob_off + (at - change->off), next - at);
@@ -182,7 +182,11 @@ static void sim_forget_flights(struct sim *sim)
 
 void sim_power_cut(struct sim *sim, enum sim_cut_policy policy, uint64_t seed)
 {
-    struct cut cut = {.random = sim_mix(seed, 3), .policy = policy};
+    struct cut cut = {
+        .random = sim_mix(seed, 3),
+        .policy = policy,
+        .sector_bytes = sim_mix(seed, 5) & 1 ? SIM_SECTOR_BYTES_MAX : SIM_SECTOR_BYTES,
+    };
 
     sim_forget_process(sim);
     for (size_t i = 0; i < sim->inode_count; i++)

@@ -36,10 +36,11 @@
 
 #include "base/io.h"
 
-#define SIM_PATH_BYTES   64 // longest path, with its terminator
-#define SIM_SECTOR_BYTES 512
-#define SIM_NEVER        UINT64_MAX
-#define SIM_FOREVER      UINT64_MAX
+#define SIM_PATH_BYTES       64 // longest path, with its terminator
+#define SIM_SECTOR_BYTES     512
+#define SIM_SECTOR_BYTES_MAX 4096
+#define SIM_NEVER            UINT64_MAX
+#define SIM_FOREVER          UINT64_MAX
 
 struct sim;
 
@@ -124,7 +125,8 @@ bool sim_is_dead(const struct sim *sim);
 enum sim_cut_policy {
     SIM_CUT_DROP_ALL, // only what was synced survives
     SIM_CUT_KEEP_ALL, // everything survives
-    // Each write on its own is kept, dropped or torn by sectors, with odds drawn for each file.
+    // Each write on its own is kept, dropped or torn by sectors, with odds drawn for each file. The
+    // sectors of a cut have 512 or 4096 bytes, by its seed.
     // Sizes of a file: some number of its first changes. Entry changes: either some number of the
     // first ones (a file system with a journal) or each on its own; an entry never names two files,
     // and one whose directory is gone is gone.

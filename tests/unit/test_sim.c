@@ -91,6 +91,35 @@ static void test_unsynced_writes_are_independent(void **state)
     sim_destroy(sim);
 }
 
+// Some cuts tear every 512 bytes, others whole blocks of 4096 only.
+static void test_cuts_tear_by_small_or_by_large_sectors(void **state)
+{
+    struct sim *sim = sim_create(1);
+    struct io_file *file = help_make_durable(sim, "f", 4 * BLOCK, 'a');
+    unsigned small = 0, large = 0;
+
+    (void)state;
+    help_fill(file, 0, 4 * BLOCK, 'b');
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        struct sim *cut = help_cut_clone(sim, SIM_CUT_RANDOM, seed);
+        bool inside = false, between = false;
+
+        for (uint64_t off = SIM_SECTOR_BYTES; off < 4 * BLOCK; off += SIM_SECTOR_BYTES) {
+            bool torn =
+                help_byte_at(cut, "f", off) != help_byte_at(cut, "f", off - SIM_SECTOR_BYTES);
+
+            inside |= torn && off % BLOCK != 0;
+            between |= torn && off % BLOCK == 0;
+        }
+        small += inside;
+        large += between && !inside;
+        sim_destroy(cut);
+    }
+    assert_true(small > SEEDS / 20 && large > SEEDS / 20);
+    io_file_close(file);
+    sim_destroy(sim);
+}
+
 static void test_sizes_are_unsynced_too(void **state)
 {
     struct sim *sim = sim_create(1);
@@ -602,6 +631,7 @@ int main(void)
         cmocka_unit_test(test_only_synced_bytes_survive),
         cmocka_unit_test(test_unsynced_writes_are_kept_lost_and_torn),
         cmocka_unit_test(test_unsynced_writes_are_independent),
+        cmocka_unit_test(test_cuts_tear_by_small_or_by_large_sectors),
         cmocka_unit_test(test_sizes_are_unsynced_too),
         cmocka_unit_test(test_truncated_bytes_do_not_come_back_after_sync),
         cmocka_unit_test(test_sync_of_a_file_does_not_make_its_name_durable),
