@@ -6,6 +6,8 @@
 
 #include "base/err.h"
 
+_Thread_local const char *io_site;
+
 int io_open(const char *path, const char *method, bool read_only, struct io **ret_io)
 {
     int r;

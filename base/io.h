@@ -151,5 +151,84 @@ static inline int io_size(struct io_file *f, uint64_t *ret)
 {
     return f->io->ops->size(f, ret);
 }
+static inline int io_start_writeback(struct io_file *f, uint64_t off, uint64_t len)
+{
+    return f->io->ops->start_writeback(f, off, len);
+}
+static inline int io_allocate(struct io_file *f, uint64_t off, uint64_t len)
+{
+    return f->io->ops->allocate(f, off, len);
+}
+static inline int io_rename(struct io *io, const char *from, const char *to)
+{
+    return io->ops->rename(io, from, to);
+}
+static inline int io_unlink(struct io *io, const char *path)
+{
+    return io->ops->unlink(io, path);
+}
+static inline int io_mkdir(struct io *io, const char *path)
+{
+    return io->ops->mkdir(io, path);
+}
+static inline int io_sync_dir(struct io *io, const char *path)
+{
+    return io->ops->sync_dir(io, path);
+}
+static inline int io_list(struct io *io, const char *path, int (*each)(void *arg, const char *name),
+                          void *arg)
+{
+    return io->ops->list(io, path, each, arg);
+}
+static inline int io_space(struct io *io, struct io_space *ret)
+{
+    return io->ops->space(io, ret);
+}
+static inline int io_start(struct io *io, struct io_async *op)
+{
+    return io->ops->start(io, op);
+}
+static inline int io_reap(struct io *io, bool wait)
+{
+    return io->ops->reap(io, wait);
+}
+
+// ---- call sites ----
+//
+// Each call of the above is a call site: a place where the tests crash the disk or let it fail. Its
+// text ("wal/wal_segment.c:98 sync") is put into the section "io_sites" of the object file, so that
+// the list of all sites can be read from the libraries, those that were never reached included; and
+// it is what `io_site` points to during the call. `scripts/io-sites` compares the list with what
+// the simulated disk has seen. Calls through `ops` would escape it; `scripts/tidy` forbids them.
+extern _Thread_local const char *io_site;
+
+#define IO_SITE_STRING_(x) #x
+#define IO_SITE_STRING(x)  IO_SITE_STRING_(x)
+#define IO_SITE(call)                                                                 \
+    __extension__({                                                                   \
+        static const char io_site_text[] __attribute__((section("io_sites"), used)) = \
+            __FILE__ ":" IO_SITE_STRING(__LINE__) " " call;                           \
+        io_site = io_site_text;                                                       \
+    })
+
+// A macro is not expanded inside of itself: what stands behind the comma is the function above.
+#define io_file_open(io, path, flags, ret) \
+    (IO_SITE("open " #flags), io_file_open(io, path, flags, ret))
+#define io_pread(f, bytes, len, off)  (IO_SITE("read"), io_pread(f, bytes, len, off))
+#define io_pwritev(f, iov, n, off)    (IO_SITE("write"), io_pwritev(f, iov, n, off))
+#define io_pwrite(f, bytes, len, off) (IO_SITE("write"), io_pwrite(f, bytes, len, off))
+#define io_sync(f)                    (IO_SITE("sync"), io_sync(f))
+#define io_size(f, ret)               (IO_SITE("size"), io_size(f, ret))
+#define io_start_writeback(f, off, len) \
+    (IO_SITE("start_writeback"), io_start_writeback(f, off, len))
+#define io_allocate(f, off, len)     (IO_SITE("allocate"), io_allocate(f, off, len))
+#define io_rename(io, from, to)      (IO_SITE("rename"), io_rename(io, from, to))
+#define io_unlink(io, path)          (IO_SITE("unlink"), io_unlink(io, path))
+#define io_mkdir(io, path)           (IO_SITE("mkdir"), io_mkdir(io, path))
+#define io_sync_dir(io, path)        (IO_SITE("sync_dir"), io_sync_dir(io, path))
+#define io_list(io, path, each, arg) (IO_SITE("list"), io_list(io, path, each, arg))
+#define io_space(io, ret)            (IO_SITE("space"), io_space(io, ret))
+#define io_start(io, op)             (IO_SITE("start"), io_start(io, op))
+#define io_reap(io, wait)            (IO_SITE("reap"), io_reap(io, wait))
 
 #endif

@@ -41,7 +41,7 @@ static int note_entry(void *arg, const char *name)
 static int check_directory(struct io *io, const struct message_sink *sink, struct contents *ret)
 {
     struct contents c = {0};
-    int err = io->ops->list(io, "", note_entry, &c);
+    int err = io_list(io, "", note_entry, &c);
 
     if (err < 0) {
         message(sink, MESSAGE_ERROR, "cannot list the store directory: %s", err_text(err));
@@ -99,16 +99,16 @@ static int clear_leftovers(struct io *io, const struct contents *c)
     int err = 0;
 
     if (c->wal)
-        err = io->ops->list(io, "wal", note_segment, &n);
+        err = io_list(io, "wal", note_segment, &n);
     for (size_t i = 0; i < n.count && err == 0; i++) {
         char path[32];
 
         wal_segment_path(n.list[i], path);
-        err = io->ops->unlink(io, path);
+        err = io_unlink(io, path);
     }
     free(n.list);
     if (err == 0 && c->parts) {
-        err = io->ops->unlink(io, "data");
+        err = io_unlink(io, "data");
         if (err == -ENOENT)
             err = 0;
     }
@@ -152,18 +152,18 @@ static int make_parts(struct io *io, const struct contents *c, const struct wal_
     if (err < 0)
         return err;
     io_file_close(mark);
-    err = io->ops->sync_dir(io, "");
+    err = io_sync_dir(io, "");
     if (err == 0)
         err = clear_leftovers(io, c);
     if (err == 0 && !c->wal)
-        err = io->ops->mkdir(io, "wal");
+        err = io_mkdir(io, "wal");
     if (err == 0)
         err = wal_create_segments(io, start);
     if (err == 0)
         err = io_file_open(io, "data", IO_WRITE | IO_CREATE | IO_EXCLUSIVE, &data);
     if (err < 0)
         return err;
-    err = io->ops->sync_dir(io, "");
+    err = io_sync_dir(io, "");
     if (err < 0) {
         io_file_close(data);
         return err;

@@ -58,7 +58,7 @@ static int note_entry(void *arg, const char *name)
 static int refuse_no_superblock(struct examination *x)
 {
     struct contents c = {0};
-    int err = x->io->ops->list(x->io, "", note_entry, &c);
+    int err = io_list(x->io, "", note_entry, &c);
 
     if (err < 0)
         return examine_refuse(x, err, "cannot list the store directory: %s", err_text(err));
@@ -166,7 +166,7 @@ static int note_nothing(void *arg, const char *name)
 // The scan looks at the files in it.
 static int check_log_directory(struct examination *x)
 {
-    int err = x->io->ops->list(x->io, "wal", note_nothing, NULL);
+    int err = io_list(x->io, "wal", note_nothing, NULL);
 
     if (err == -ENOENT)
         return examine_refuse(

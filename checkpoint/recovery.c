@@ -241,7 +241,7 @@ static int recycle_segment(struct recovery *r, struct io *io, uint64_t number)
 
     for (;;) {
         l.found = 0;
-        int err = io->ops->list(io, "wal", note_lowest, &l);
+        int err = io_list(io, "wal", note_lowest, &l);
         if (err == 0 && l.found == 0)
             err = -ENOENT;
         if (err < 0)
@@ -255,7 +255,7 @@ static int recycle_segment(struct recovery *r, struct io *io, uint64_t number)
     }
     wal_segment_path(l.found, from);
     wal_segment_path(number, to);
-    return io->ops->rename(io, from, to);
+    return io_rename(io, from, to);
 }
 
 // r2. The standby segments of the old epoch will do where they are whole, and old ones in the place
@@ -273,7 +273,7 @@ static int prepare_segments(struct recovery *r, struct checkpoint *c)
             err = recycle_segment(r, c->io, start->log_segment + i);
     }
     if (err == 0)
-        return c->io->ops->sync_dir(c->io, "wal");
+        return io_sync_dir(c->io, "wal");
     if (err != -ENOENT && err != -AF_E_IO_SHORT)
         return err;
     start->log_segment = AF_MAX(r->x.scan.highest_segment, start->log_segment) + 1;

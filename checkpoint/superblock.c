@@ -390,9 +390,9 @@ int superblock_replace(struct io *io, const char *temporary, const struct superb
         io_file_close(file);
     }
     if (err == 0)
-        err = io->ops->rename(io, temporary, SUPERBLOCK_FILE);
+        err = io_rename(io, temporary, SUPERBLOCK_FILE);
     if (err == 0)
-        err = io->ops->sync_dir(io, "");
+        err = io_sync_dir(io, "");
     if (err == 0)
         err = make_spare(io, bytes);
     free(bytes);

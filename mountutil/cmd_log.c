@@ -208,7 +208,7 @@ static int print_segments(const struct command *command, const struct store_dir 
 {
     struct segment_list list = {0};
 
-    int err = dir->io->ops->list(dir->io, "wal", collect_segment, &list);
+    int err = io_list(dir->io, "wal", collect_segment, &list);
     if (err) {
         cmd_error(command, "cannot list '%s/wal': %s", dir->path, err_text(err));
         free(list.numbers);

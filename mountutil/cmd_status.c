@@ -140,7 +140,7 @@ static void report_log(struct report *r, const struct examination *x, uint64_t o
 
     // A directory that cannot be listed shows as a log that cannot be scanned, which is in the
     // state.
-    (void)x->io->ops->list(x->io, "wal", count_segment, &segments);
+    (void)io_list(x->io, "wal", count_segment, &segments);
     report_number(r, "log_segments", segments);
     report_number(r, "lsn_last", x->scan.last_lsn);
     report_number(r, "lsn_durable", x->scan.durable_lsn);

@@ -172,7 +172,7 @@ int store_statfs(struct store *s, struct store_statfs *ret)
 {
     struct space_stats sp;
     struct io_space host = {0};
-    int err = s->config.io->ops->space(s->config.io, &host);
+    int err = io_space(s->config.io, &host);
 
     if (err < 0)
         return err;

@@ -386,7 +386,7 @@ static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_
         if (sp->config.read_only)
             return 0;
         uint64_t bytes = (*ret_capacity - from) * BLOCK_BYTES;
-        int r = data->io->ops->allocate(data, from * BLOCK_BYTES, bytes);
+        int r = io_allocate(data, from * BLOCK_BYTES, bytes);
         if (r == 0)
             return io_sync(data);
         if (!host_has_no_room(r) || step <= GROW_LEAST)

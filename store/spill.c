@@ -44,7 +44,7 @@ static int write_runs(struct store *s, struct run *runs, size_t run_count)
         if (err < 0)
             return err;
         // Only a hint: the sync that counts is the log's, and it reports what went wrong.
-        (void)s->config.io->ops->start_writeback(s->config.data, off, len);
+        (void)io_start_writeback(s->config.data, off, len);
         bytes += len;
     }
     if (atomic_fetch_add(&s->unsynced_bytes, bytes) + bytes > UNSYNCED_MAX) {

@@ -91,7 +91,7 @@ void wal_close(struct wal *wal)
     wal->closing = true; // what is in flight may end, nothing new starts
     while (wal->state != WAL_IDLE && r > 0) {
         af_unlock(&wal->lock);
-        r = wal->io->ops->reap(wal->io, true);
+        r = io_reap(wal->io, true);
         af_lock(&wal->lock);
     }
     if (!wal->failed) {

@@ -316,7 +316,7 @@ void wal_flush_locked(struct wal *wal)
     wal->state = WAL_SYNCING_DATA;
     wal->op = (struct io_async){
         .kind = IO_OP_SYNC, .file = wal->config.data_file, .done = wal_sync_done, .arg = wal};
-    int r = wal->io->ops->start(wal->io, &wal->op);
+    int r = io_start(wal->io, &wal->op);
     if (r < 0) {
         wal->state = WAL_IDLE;
         wal->flying = NULL;
@@ -406,7 +406,7 @@ void wal_write_locked(struct wal *wal)
     };
     wal->offset += wal->op.len;
     AF_ASSERT(wal->offset <= wal->segment_bytes);
-    int r = wal->io->ops->start(wal->io, &wal->op);
+    int r = io_start(wal->io, &wal->op);
     if (r < 0) {
         wal->state = WAL_IDLE;
         wal->flying = NULL;

@@ -215,7 +215,7 @@ void wal_kick(struct wal *wal, bool all)
 // Reaps once, as the only one. The caller has set `pumping`.
 static int pump_once(struct wal *wal, bool wait)
 {
-    int r = wal->io->ops->reap(wal->io, wait);
+    int r = io_reap(wal->io, wait);
 
     if (r < 0) {
         af_lock(&wal->lock);

@@ -343,7 +343,7 @@ static int follow_chain(struct wal_scan *s)
 
 static int scan_run(struct wal_scan *s)
 {
-    int r = s->io->ops->list(s->io, "wal", note_number, s);
+    int r = io_list(s->io, "wal", note_number, s);
 
     if (r < 0)
         return r;

@@ -87,7 +87,7 @@ static int make_file(struct io *io, uint64_t number, uint64_t bytes, bool *ret_f
     wal_segment_path(number, path);
     int r = io_file_open(io, path, IO_WRITE | IO_CREATE | IO_EXCLUSIVE, &file);
     if (r == -EEXIST) {
-        r = io->ops->unlink(io, path);
+        r = io_unlink(io, path);
         if (r == 0)
             r = io_file_open(io, path, IO_WRITE | IO_CREATE | IO_EXCLUSIVE, &file);
     }
@@ -100,7 +100,7 @@ static int make_file(struct io *io, uint64_t number, uint64_t bytes, bool *ret_f
     }
     io_file_close(file);
     if (r < 0)
-        (void)io->ops->unlink(io, path); // gives space back; what stays is replaced next time
+        (void)io_unlink(io, path); // gives space back; what stays is replaced next time
     return r;
 }
 
@@ -128,7 +128,7 @@ static int recycle_file(struct io *io, struct wal_segment *segment, uint64_t num
         *ret_fatal = r < 0;
     }
     io_file_close(file);
-    return r < 0 ? r : io->ops->rename(io, from, to);
+    return r < 0 ? r : io_rename(io, from, to);
 }
 
 // Opens a segment for appending and checks its length.
@@ -159,7 +159,7 @@ int wal_create_segments(struct io *io, const struct wal_start *start)
         if (r < 0)
             return r;
     }
-    return io->ops->sync_dir(io, "wal");
+    return io_sync_dir(io, "wal");
 }
 
 // Notes a file in wal/ that the log no longer needs; rising, whatever the order of the directory.
@@ -196,7 +196,7 @@ int wal_segments_open(struct wal *wal)
     }
     wal->first_segment = wal->start.log_segment;
     wal->last_segment = wal->start.log_segment + 1;
-    return wal->io->ops->list(wal->io, "wal", note_old_segment, wal);
+    return io_list(wal->io, "wal", note_old_segment, wal);
 }
 
 static void destroy_all(struct list *segments)
@@ -276,7 +276,7 @@ static void shrink_pool_locked(struct wal *wal)
         af_unlock(&wal->lock);
         wal_segment_path(segment->number, path);
         wal_segment_destroy(segment);
-        (void)wal->io->ops->unlink(wal->io, path); // one that stays is found at the next open
+        (void)io_unlink(wal->io, path); // one that stays is found at the next open
         af_lock(&wal->lock);
     }
 }
@@ -296,14 +296,14 @@ static int make_standby(struct wal *wal, uint64_t number, struct wal_segment *ol
             char path[32];
 
             wal_segment_path(old->number, path);
-            (void)io->ops->unlink(io, path);
+            (void)io_unlink(io, path);
         }
     } else if (r == 0) {
         r = make_file(io, number, wal->segment_bytes, ret_fatal);
     }
     wal_segment_destroy(old);
     if (r == 0) {
-        r = io->ops->sync_dir(io, "wal");
+        r = io_sync_dir(io, "wal");
         *ret_fatal = r < 0;
     }
     if (r == 0)

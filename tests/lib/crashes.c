@@ -276,12 +276,12 @@ void crashes_try(struct crashes *c)
 static struct crash_site *site_of(struct crashes *c, const struct sim_event *event)
 {
     for (size_t i = 0; i < c->site_count; i++)
-        if (c->sites[i].caller == event->caller && c->sites[i].call == event->call)
+        if (c->sites[i].name == event->site && c->sites[i].call == event->call)
             return &c->sites[i];
     AF_ASSERT(c->site_count < CRASH_SITES);
     struct crash_site *s = &c->sites[c->site_count++];
 
-    *s = (struct crash_site){.caller = event->caller, .call = event->call, .tag = event->tag};
+    *s = (struct crash_site){.name = event->site, .call = event->call, .tag = event->tag};
     memcpy(s->path, event->path, sizeof(s->path));
     return s;
 }

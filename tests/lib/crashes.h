@@ -22,7 +22,7 @@
 
 // A place in the engine that makes a call of the disk.
 struct crash_site {
-    const void *caller;
+    const char *name; // base/io.h
     enum sim_call call;
     char path[SIM_PATH_BYTES];
     const char *tag;

@@ -119,6 +119,7 @@ void crash_disk(struct sim *sim, enum crash_kind kind, uint64_t seed)
         sim_kill(sim, seed);
     else
         sim_power_cut(sim, (enum sim_cut_policy)kind, seed);
+    sim_count_crash(sim);
 }
 
 const char *crash_name(enum crash_kind kind)

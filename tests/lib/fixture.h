@@ -41,6 +41,7 @@ enum crash_kind {
     CRASH_KILL,
     CRASH_KIND_COUNT
 };
+// The disk is then recovered and checked by the caller; it is counted as that (sim_count_crash()).
 void crash_disk(struct sim *sim, enum crash_kind kind, uint64_t seed);
 const char *crash_name(enum crash_kind kind);
 

@@ -167,7 +167,7 @@ int sim_start(struct io *io, struct io_async *op)
                      (uintptr_t)op->bytes % SIM_ALIGN || op->off > INT64_MAX - op->len))
         return -EINVAL;
     fate = sim_decide(sim, is_write ? SIM_START_WRITE : SIM_START_SYNC, op->file->path,
-                      is_write ? op->off : 0, is_write ? op->len : 0, __builtin_return_address(0));
+                      is_write ? op->off : 0, is_write ? op->len : 0);
     if (fate.result && (!is_write || fate.extent == SIM_DO_NOTHING))
         return fate.result;
     flight.inode = file->inode;
@@ -190,9 +190,8 @@ static void sim_finish(struct sim *sim, size_t index)
 {
     struct sim_flight flight = sim->flights[index];
     struct io_async *op = flight.op;
-    struct sim_fate fate =
-        sim_decide(sim, flight.is_write ? SIM_DONE_WRITE : SIM_DONE_SYNC, op->file->path,
-                   flight.off, flight.len, __builtin_return_address(0));
+    struct sim_fate fate = sim_decide(sim, flight.is_write ? SIM_DONE_WRITE : SIM_DONE_SYNC,
+                                      op->file->path, flight.off, flight.len);
     int r = 0;
 
     if (flight.is_write)
@@ -221,6 +220,7 @@ int sim_reap(struct io *io, bool wait)
 {
     struct sim *sim = sim_of(io);
     uint64_t bound = sim->seq; // what `done` starts is for the next call
+    const char *site = io_site;
     size_t under_way = 0, ready = 0, quota;
     int count = 0;
 
@@ -241,6 +241,7 @@ int sim_reap(struct io *io, bool wait)
 
         while (!sim_is_ready(sim, &sim->flights[i], bound) || skip--)
             i++;
+        io_site = site; // of every completion, whatever `done` has called
         sim_finish(sim, i);
         ready--;
         count++;

@@ -12,11 +12,13 @@
 
 struct sim_page {
     uint32_t refs;
+    uint64_t sum; // of the bytes; 0: not known
     uint8_t bytes[SIM_PAGE_BYTES];
 };
 
 struct sim_chunk {
     uint32_t refs;
+    uint64_t sum;                        // of the pages and their places; 0: not known
     struct sim_page *pages[CHUNK_PAGES]; // NULL: hole
 };
 
@@ -113,6 +115,7 @@ static struct sim_page **content_slot(struct sim_content *c, uint64_t page_no)
         chunk_put(shared);
         c->chunks[chunk_no] = chunk;
     }
+    c->chunks[chunk_no]->sum = 0;
     return &c->chunks[chunk_no]->pages[page_no % CHUNK_PAGES];
 }
 
@@ -120,10 +123,13 @@ static uint8_t *content_page_for_write(struct sim_content *c, uint64_t page_no)
 {
     struct sim_page **slot = content_slot(c, page_no), *page = *slot;
 
-    if (page && page != &zero_page && page->refs == 1)
+    if (page && page != &zero_page && page->refs == 1) {
+        page->sum = 0;
         return page->bytes;
+    }
     page = alloc(sizeof(*page));
     page->refs = 1;
+    page->sum = 0;
     if (*slot)
         memcpy(page->bytes, (*slot)->bytes, SIM_PAGE_BYTES);
     else
@@ -214,18 +220,41 @@ void content_truncate(struct sim_content *c, uint64_t size)
     }
 }
 
+// Sums are kept, because most pages are the same from one state of a disk to the next.
+static uint64_t page_sum(struct sim_page *page)
+{
+    if (!page->sum)
+        page->sum = checksum(CSUM_DATA, 0, page->bytes, SIM_PAGE_BYTES);
+    return page->sum;
+}
+
+static uint64_t chunk_sum(struct sim_chunk *chunk)
+{
+    uint64_t sums[CHUNK_PAGES], any = 0;
+
+    if (chunk->sum)
+        return chunk->sum;
+    // Holes and allocated zeros differ, because allocation is a state of the disk too.
+    for (unsigned i = 0; i < CHUNK_PAGES; i++) {
+        struct sim_page *page = chunk->pages[i];
+
+        sums[i] = !page ? 0 : page == &zero_page ? 1 : page_sum(page);
+        any |= sums[i];
+    }
+    if (any)
+        chunk->sum = checksum(CSUM_DATA, 1, sums, sizeof(sums));
+    return chunk->sum; // 0 where there are only holes, which count for nothing
+}
+
 uint64_t content_hash(const struct sim_content *c)
 {
     uint64_t sum = c->page_count;
 
-    // Holes and allocated zeros differ, because allocation is a state of the disk too.
-    for (uint64_t no = 0; no < (uint64_t)c->chunk_count * CHUNK_PAGES; no++) {
-        const struct sim_page *page = content_page(c, no);
+    for (size_t i = 0; i < c->chunk_count; i++) {
+        const uint64_t place[2] = {i, c->chunks[i] ? chunk_sum(c->chunks[i]) : 0};
 
-        if (page == &zero_page)
-            sum += (no + 1) * UINT64_C(0x9E3779B97F4A7C15);
-        else if (page)
-            sum += checksum(CSUM_DATA, no, page->bytes, SIM_PAGE_BYTES);
+        if (place[1])
+            sum += checksum(CSUM_DATA, 2, place, sizeof(place));
     }
     return sum;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "tests/sim/census.h"
 #include "tests/sim/sim_internal.h"
 
 // The odds of one file, in percent, so that a cut can spare one file and hit another.
@@ -194,6 +195,12 @@ void sim_power_cut(struct sim *sim, enum sim_cut_policy policy, uint64_t seed)
     sim_forget_flights(sim);
     cut_names(&cut, sim);
     sim_collect(sim);
+}
+
+void sim_count_crash(const struct sim *sim)
+{
+    census_crash_point(sim->site);
+    census_state(sim_hash(sim));
 }
 
 void sim_kill(struct sim *sim, uint64_t seed)

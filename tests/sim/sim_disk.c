@@ -91,7 +91,7 @@ uint64_t sim_used_bytes(const struct sim *sim)
 static int sim_space(struct io *io, struct io_space *ret_space)
 {
     struct sim *sim = sim_of(io);
-    struct sim_fate fate = sim_decide(sim, SIM_SPACE, "", 0, 0, __builtin_return_address(0));
+    struct sim_fate fate = sim_decide(sim, SIM_SPACE, "", 0, 0);
     uint64_t used = sim_used_bytes(sim);
 
     if (fate.result)
@@ -307,6 +307,7 @@ struct sim *sim_clone(const struct sim *from)
     to->ticks_ms = from->ticks_ms;
     to->lazy = from->lazy;
     to->crash_at = SIM_NEVER;
+    to->site = from->site;
 
     to->inode_cap = to->inode_count = from->inode_count;
     to->inodes = sim_alloc(from->inode_count * sizeof(struct sim_inode *));

@@ -93,7 +93,7 @@ struct sim_event {
     char path[SIM_PATH_BYTES]; // a rename's old name
     uint64_t off, len;         // of data; otherwise 0 (truncate: off is the new size)
     const char *tag;           // what sim_set_tag() said last, or NULL
-    const void *caller;        // return address, for addr2line; not part of the dump
+    const char *site;          // call site in the engine (base/io.h), or NULL; not part of the dump
 };
 
 const char *sim_call_name(enum sim_call call);
@@ -140,6 +140,9 @@ enum sim_cut_policy {
 // must still be closed), operations under way are forgotten without `done`, events, faults, tag,
 // hook and crash point are cleared, the disk is alive.
 void sim_power_cut(struct sim *sim, enum sim_cut_policy policy, uint64_t seed);
+// To be said of a disk after a crash that is now recovered and checked: its state is counted, and
+// the call at which it crashed, if it was one, is a crash point (tests/sim/census.h).
+void sim_count_crash(const struct sim *sim);
 // The process ends, the machine goes on: unsynced changes stay visible and stay unsynced. Of the
 // operations under way, each happened, in part or not (by the seed). The rest as with
 // sim_power_cut().

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "tests/sim/census.h"
 #include "tests/sim/sim_internal.h"
 
 const char *sim_call_name(enum sim_call call)
@@ -173,11 +174,13 @@ static struct sim_fate crash_fate(struct sim *sim)
 }
 
 struct sim_fate sim_decide(struct sim *sim, enum sim_call call, const char *path, uint64_t off,
-                           uint64_t len, const void *caller)
+                           uint64_t len)
 {
     struct sim_fate fate = {.extent = SIM_DO_ALL};
+    const char *site = io_site;
     bool decided = false;
 
+    io_site = NULL; // what does not come from the engine has none
     if (sim->dead)
         return (struct sim_fate){.extent = SIM_DO_NOTHING, .result = -EIO};
     if (call >= SIM_CREATE) {
@@ -190,15 +193,17 @@ struct sim_fate sim_decide(struct sim *sim, enum sim_call call, const char *path
                                     .off = off,
                                     .len = len,
                                     .tag = sim->tag,
-                                    .caller = caller};
+                                    .site = site};
         sim_path_copy(event->path, path);
         sim->event_count++;
+        sim->site = site;
         if (sim->event_hook)
             sim->event_hook(sim->event_hook_arg, event);
         if (sim->dead)
             return (struct sim_fate){.extent = SIM_DO_NOTHING, .result = -EIO};
         if (sim->event_count - 1 == sim->crash_at)
             return crash_fate(sim);
+        sim->site = NULL;
     }
     // Every fault counts the call, so that several can be set on the same calls; the first one
     // acts.
@@ -207,6 +212,7 @@ struct sim_fate sim_decide(struct sim *sim, enum sim_call call, const char *path
             sim->faults[i].hits++;
             fate = fault_fate(&sim->faults[i].fault);
             decided = true;
+            census_fault_point(site);
         }
     }
     return fate;

@@ -186,7 +186,7 @@ int sim_pread(struct io_file *f, void *bytes, size_t len, uint64_t off)
 
     if (!file->inode)
         return -EIO;
-    fate = sim_decide(file->sim, SIM_READ, f->path, off, len, __builtin_return_address(0));
+    fate = sim_decide(file->sim, SIM_READ, f->path, off, len);
     if (fate.extent == SIM_DO_PART && off + len <= file->inode->size)
         content_read(&file->inode->content, off, bytes, len / 2);
     if (fate.result)
@@ -224,7 +224,7 @@ int sim_pwritev(struct io_file *f, const struct iovec *iov, int iov_count, uint6
         r = -EINVAL;
     if (r || !len)
         return r;
-    fate = sim_decide(file->sim, SIM_WRITE, f->path, off, len, __builtin_return_address(0));
+    fate = sim_decide(file->sim, SIM_WRITE, f->path, off, len);
     if (fate.extent == SIM_DO_NOTHING || fate.extent == SIM_DO_LOSE)
         return fate.result;
     blob = sim_blob_new(NULL, len);
@@ -246,7 +246,7 @@ int sim_sync(struct io_file *f)
 
     if (f->io->read_only || !file->inode)
         return f->io->read_only ? -EROFS : -EIO;
-    fate = sim_decide(file->sim, SIM_SYNC, f->path, 0, 0, __builtin_return_address(0));
+    fate = sim_decide(file->sim, SIM_SYNC, f->path, 0, 0);
     sim_sync_changes(file->sim, file->inode, UINT64_MAX, fate.extent);
     return fate.result;
 }
@@ -259,8 +259,7 @@ int sim_start_writeback(struct io_file *f, uint64_t off, uint64_t len)
         return f->io->read_only ? -EROFS : -EIO;
     // A hint that promises nothing does nothing: whether unsynced bytes reach the disk is for the
     // power cut to decide.
-    return sim_decide(file->sim, SIM_WRITEBACK, f->path, off, len, __builtin_return_address(0))
-        .result;
+    return sim_decide(file->sim, SIM_WRITEBACK, f->path, off, len).result;
 }
 
 int sim_size(struct io_file *f, uint64_t *ret_bytes)
@@ -270,7 +269,7 @@ int sim_size(struct io_file *f, uint64_t *ret_bytes)
 
     if (!file->inode)
         return -EIO;
-    fate = sim_decide(file->sim, SIM_SIZE, f->path, 0, 0, __builtin_return_address(0));
+    fate = sim_decide(file->sim, SIM_SIZE, f->path, 0, 0);
     if (fate.result)
         return fate.result;
     *ret_bytes = file->inode->size;
@@ -288,7 +287,7 @@ int sim_allocate(struct io_file *f, uint64_t off, uint64_t len)
         r = -EINVAL;
     if (r)
         return r;
-    fate = sim_decide(file->sim, SIM_ALLOCATE, f->path, off, len, __builtin_return_address(0));
+    fate = sim_decide(file->sim, SIM_ALLOCATE, f->path, off, len);
     if (fate.extent == SIM_DO_NOTHING || fate.extent == SIM_DO_LOSE)
         return fate.result;
     if (!sim_has_room(file->sim, inode, off, len)) {
@@ -313,7 +312,7 @@ int sim_truncate(struct io_file *f, uint64_t bytes)
         r = -EINVAL;
     if (r)
         return r;
-    fate = sim_decide(file->sim, SIM_TRUNCATE, f->path, bytes, 0, __builtin_return_address(0));
+    fate = sim_decide(file->sim, SIM_TRUNCATE, f->path, bytes, 0);
     if (fate.extent == SIM_DO_ALL ||
         (fate.extent == SIM_DO_PART && sim_below(&file->sim->choices, 2)))
         sim_set_size(file->sim, file->inode, bytes);

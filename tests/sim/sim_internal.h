@@ -106,6 +106,7 @@ struct sim {
     bool dead;
     uint64_t crash_at;
     enum sim_crash_mode crash_mode;
+    const char *site; // of the call that is under way, or at which the disk has crashed
     struct sim_event *events;
     size_t event_count, event_cap;
     const char *tag;
@@ -142,7 +143,7 @@ struct sim_fate {
 
 // Counts the event, runs the hook, and decides by the crash point and the faults.
 struct sim_fate sim_decide(struct sim *sim, enum sim_call call, const char *path, uint64_t off,
-                           uint64_t len, const void *caller);
+                           uint64_t len);
 void sim_forget_process(struct sim *sim); // events, faults, hook, tag, crash point, open files
 
 // ---- numbers ----

@@ -230,8 +230,7 @@ int sim_open_file(struct io *io, const char *path, unsigned flags, struct io_fil
     if (io->read_only && (flags & (IO_WRITE | IO_CREATE)))
         return -EROFS;
     creates = !inode && (flags & IO_CREATE) && sim_parent_exists(&sim->names, path);
-    fate =
-        sim_decide(sim, creates ? SIM_CREATE : SIM_OPEN, path, 0, 0, __builtin_return_address(0));
+    fate = sim_decide(sim, creates ? SIM_CREATE : SIM_OPEN, path, 0, 0);
     if (creates && sim_happens(sim, fate.extent)) {
         inode = sim_inode_new(sim, false);
         sim_name_change(sim, SIM_NAME_LINK, inode, path, NULL);
@@ -290,7 +289,7 @@ int sim_rename(struct io *io, const char *from, const char *to)
     // Directories are not renamed by the engine, and not modelled.
     if (!sim->dead && (inode->is_dir || (replaced && replaced->is_dir)))
         return -EISDIR;
-    fate = sim_decide(sim, SIM_RENAME, from, 0, 0, __builtin_return_address(0));
+    fate = sim_decide(sim, SIM_RENAME, from, 0, 0);
     if (sim_happens(sim, fate.extent) && inode != replaced)
         sim_name_change(sim, SIM_NAME_RENAME, inode, from, to);
     return fate.result;
@@ -306,7 +305,7 @@ int sim_unlink(struct io *io, const char *path)
         return -EROFS;
     if (!sim->dead && (!inode || inode->is_dir))
         return inode ? -EISDIR : -ENOENT;
-    fate = sim_decide(sim, SIM_UNLINK, path, 0, 0, __builtin_return_address(0));
+    fate = sim_decide(sim, SIM_UNLINK, path, 0, 0);
     if (sim_happens(sim, fate.extent))
         sim_name_change(sim, SIM_NAME_UNLINK, inode, path, NULL);
     return fate.result;
@@ -324,7 +323,7 @@ int sim_mkdir(struct io *io, const char *path)
         return -EEXIST;
     if (!sim->dead && !sim_parent_exists(&sim->names, path))
         return -ENOENT;
-    fate = sim_decide(sim, SIM_MKDIR, path, 0, 0, __builtin_return_address(0));
+    fate = sim_decide(sim, SIM_MKDIR, path, 0, 0);
     if (sim_happens(sim, fate.extent))
         sim_name_change(sim, SIM_NAME_LINK, sim_inode_new(sim, true), path, NULL);
     return fate.result;
@@ -362,7 +361,7 @@ int sim_sync_dir(struct io *io, const char *path)
         return -EROFS;
     if (!sim->dead && *path && !(inode && inode->is_dir))
         return inode ? -ENOTDIR : -ENOENT;
-    fate = sim_decide(sim, SIM_SYNC_DIR, path, 0, 0, __builtin_return_address(0));
+    fate = sim_decide(sim, SIM_SYNC_DIR, path, 0, 0);
     if (fate.extent == SIM_DO_ALL || fate.extent == SIM_DO_PART)
         sim_sync_names(sim, path, fate.extent);
     return fate.result;
@@ -371,7 +370,7 @@ int sim_sync_dir(struct io *io, const char *path)
 int sim_list(struct io *io, const char *path, int (*each)(void *arg, const char *name), void *arg)
 {
     struct sim *sim = sim_of(io);
-    struct sim_fate fate = sim_decide(sim, SIM_LIST, path, 0, 0, __builtin_return_address(0));
+    struct sim_fate fate = sim_decide(sim, SIM_LIST, path, 0, 0);
     char(*names)[SIM_PATH_BYTES];
     size_t count = 0;
     int r = 0;

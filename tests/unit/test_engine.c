@@ -169,6 +169,7 @@ static void test_creation_may_stop_anywhere(void **state)
             int err = engine_create(sim_io(w.sim), &w.options, &cred);
             done = err == 0;
             sim_power_cut(w.sim, seed < 12 ? SIM_CUT_RANDOM : SIM_CUT_GARBAGE, seed);
+            sim_count_crash(w.sim);
             err = engine_create(sim_io(w.sim), &w.options, &cred);
             if (err != 0 && err != -AF_E_STORE_EXISTS)
                 fail_msg("event %llu: %s: %s", (unsigned long long)event, err_name(err), w.log);

@@ -191,6 +191,7 @@ static void test_every_failure_in_a_checkpoint_is_loud_and_harmless(void **state
         }
         w->engine = NULL;
         sim_power_cut(w->sim, SIM_CUT_RANDOM, skip);
+        sim_count_crash(w->sim);
         must_open(w);
         assert_true(has(w->engine, "a", 1, 50000));
         must_close(w);

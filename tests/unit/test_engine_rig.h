@@ -103,6 +103,7 @@ static inline void world_crash(struct world *w, bool power, enum sim_cut_policy 
         sim_power_cut(w->sim, policy, seed);
     else
         sim_kill(w->sim, seed);
+    sim_count_crash(w->sim);
 }
 
 // Content that only this name and version have.

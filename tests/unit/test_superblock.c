@@ -378,6 +378,7 @@ static void test_replacing_the_file_is_atomic(void **state)
                 sim_crash_at(sim, event, (enum sim_crash_mode)mode);
                 int err = superblock_replace(sim_io(sim), SUPERBLOCK_FILE_RECOVER, &sb);
                 sim_power_cut(sim, seed < 3 ? SIM_CUT_RANDOM : SIM_CUT_GARBAGE, seed);
+                sim_count_crash(sim);
                 assert_int_equal(superblock_load(sim_io(sim), &slots), 0);
                 assert_true(slots.chosen >= 0);
                 uint64_t sequence = slots.sb[slots.chosen].sequence;

@@ -175,6 +175,7 @@ static void test_every_crash_keeps_what_was_acknowledged(void **state)
                     sim_kill(cut.sim, at);
                 else
                     sim_power_cut(cut.sim, policies[p % AF_ARRAY_LEN(policies)], at * 8 + p);
+                sim_count_crash(cut.sim);
                 check_promise(&cut, &promise);
                 sim_destroy(cut.sim);
             }
@@ -221,6 +222,7 @@ static void test_every_fault_is_loud_or_harmless(void **state)
             rig.wal = NULL;
             check_promise(&rig, &promise);
             sim_power_cut(rig.sim, SIM_CUT_RANDOM, skip);
+            sim_count_crash(rig.sim);
             check_promise(&rig, &promise);
             rig_teardown(&rig);
         }
