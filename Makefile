@@ -9,6 +9,9 @@
 VARIANT ?= obj
 PREFIX ?= /usr/local
 DESTDIR ?=
+# mount(8) and umount(8) look for their helpers here and nowhere else.
+HELPER_DIR ?= /sbin
+UNIT_DIR ?= $(PREFIX)/lib/systemd/system
 CC ?= cc
 # make's own default is `cc`; an explicit CC= or the environment wins.
 ifeq ($(origin CC),default)
@@ -145,8 +148,8 @@ $(OUT)/lib$(1).a: $(call objects,$(SRC_$(1))) $(OUT)/lib$(1).list | deps
 endef
 $(foreach f,$(FLOORS) tests,$(eval $(call library,$(f))))
 
-# The commands read stores without FUSE; only the mount program links libfuse.
-$(BIN)/aerofs: $(OUT)/mountutil/aerofs_main.o $(OUT)/libmountutil.a $(libs_checkpoint)
+# The commands read stores without FUSE; only the mount program links libfuse. (Of fs/ they need mountinfo.)
+$(BIN)/aerofs: $(OUT)/mountutil/aerofs_main.o $(OUT)/libmountutil.a $(libs_fs)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(AF_LDFLAGS) -o $@ $^ $(BASE_LIBS)
 
@@ -245,14 +248,31 @@ format: deps-lint
 
 MAN_PAGES := $(wildcard mountutil/*.8)
 
+MAN_DIR := $(PREFIX)/share/man/man8
+# Names of the helpers, and what each is; their man pages refer to that of the program.
+MOUNT_HELPERS := mount.aerofs mount.fuse.aerofs
+UMOUNT_HELPERS := umount.fuse.aerofs umount.fuse
+
+# umount.fuse serves the mounts of all FUSE file systems (mountutil/cmd_umount.c), so one of somebody else's stays.
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man8
+	install -d $(foreach d,$(PREFIX)/bin $(MAN_DIR) $(UNIT_DIR) $(HELPER_DIR),$(DESTDIR)$(d))
 	install -m 755 $(BINARIES) $(DESTDIR)$(PREFIX)/bin
-	$(if $(MAN_PAGES),install -m 644 $(MAN_PAGES) $(DESTDIR)$(PREFIX)/share/man/man8)
+	install -m 644 $(MAN_PAGES) $(DESTDIR)$(MAN_DIR)
+	for h in $(MOUNT_HELPERS) $(UMOUNT_HELPERS); do \
+		case $$h in mount.*) program=aerofs-mount ;; *) program=aerofs ;; esac; \
+		at=$(DESTDIR)$(HELPER_DIR)/$$h; \
+		if [ -e $$at ] && [ "$$(readlink $$at)" != $(PREFIX)/bin/$$program ]; then echo "$$at is there already: left alone"; \
+		else ln -sfn $(PREFIX)/bin/$$program $$at && echo ".so man8/$$program.8" >$(DESTDIR)$(MAN_DIR)/$$h.8; fi; done
+	sed 's|@BINDIR@|$(PREFIX)/bin|' mountutil/aerofs@.service.in >$(DESTDIR)$(UNIT_DIR)/aerofs@.service
+	chmod 644 $(DESTDIR)$(UNIT_DIR)/aerofs@.service
 
 uninstall:
-	rm -f $(foreach b,aerofs aerofs-mount,$(DESTDIR)$(PREFIX)/bin/$(b))
-	rm -f $(foreach m,$(notdir $(MAN_PAGES)),$(DESTDIR)$(PREFIX)/share/man/man8/$(m))
+	for h in $(MOUNT_HELPERS) $(UMOUNT_HELPERS); do \
+		at=$(DESTDIR)$(HELPER_DIR)/$$h; \
+		case $$(readlink $$at) in $(PREFIX)/bin/aerofs | $(PREFIX)/bin/aerofs-mount) \
+			rm -f $$at $(DESTDIR)$(MAN_DIR)/$$h.8 ;; esac; done
+	rm -f $(foreach b,aerofs aerofs-mount,$(DESTDIR)$(PREFIX)/bin/$(b)) $(DESTDIR)$(UNIT_DIR)/aerofs@.service
+	rm -f $(foreach m,$(notdir $(MAN_PAGES)),$(DESTDIR)$(MAN_DIR)/$(m))
 
 clean:
 	rm -rf build
@@ -269,7 +289,7 @@ help:
 	  'make powercut     build/powercut-mount: a mount whose kill -9 is a power cut, for aerofs torture' \
 	  'make bench        measure against the file system of this machine' \
 	  'make lint         style, include rules, static analysis;  make format: clang-format everything' \
-	  'make install      PREFIX=/usr/local DESTDIR=;  make uninstall' \
+	  'make install      PREFIX=/usr/local DESTDIR= HELPER_DIR=/sbin UNIT_DIR=;  make uninstall' \
 	  'make clean        remove build/' \
 	  'V=1 shows commands, WERROR=1 makes warnings errors, DEPS=no installs no packages, VARIANT=obj|asan|tsan|clang|fuzz'
 

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/attr.h"
 #include "base/io.h"
@@ -14,17 +15,30 @@
 
 struct fs;
 
+// Ownership and permissions that are shown, and so checked by the kernel, instead of what is
+// stored.
+struct fs_present {
+    bool uid_set, gid_set, umask_set;
+    uint32_t uid, gid;
+    uint32_t umask; // permission bits that no file shows; the others every file does
+};
+
 struct fs_options {
     struct engine *engine;      // borrowed, outlives the mount
     struct io *io;              // borrowed: the one the engine works on; its event_fd() is polled
     const char *mountpoint;     // absolute and resolved; copied
+    const char *store_path;     // absolute: what `.aerofs/store` says; copied
     const char *fsname;         // what mount(8) shows as the source; used by fs_mount() only
     const char *kernel_options; // "nosuid,noexec,allow_other"…, or NULL; used by fs_mount() only
+    struct fs_present present;
     bool read_only;
     struct message_sink sink;
     // Called once in fs_run() when the kernel and the daemon have agreed on the protocol: from here
     // on requests are answered. May be NULL.
     void (*ready)(void *arg);
+    // Called once in fs_run() when no further request is read: what was read is still answered. May
+    // be NULL.
+    void (*ending)(void *arg);
     void *arg;
 };
 

@@ -7,7 +7,26 @@
 #include "base/check.h"
 #include "fs/fs_reply.h"
 
-void fs_attr_to_stat(const struct store_attr *attr, struct stat *ret_stat)
+#define PERMISSION_BITS 0777u
+
+static uint32_t shown_permissions(const struct fs_present *present)
+{
+    return PERMISSION_BITS & ~present->umask;
+}
+
+// uid=, gid= and umask=. Set-id and sticky bits are shown as they are stored, whatever umask= says:
+// the kernel clears set-id bits at a write only where it sees them.
+static void present_attr(const struct fs_present *present, struct stat *st)
+{
+    if (present->uid_set)
+        st->st_uid = present->uid;
+    if (present->gid_set)
+        st->st_gid = present->gid;
+    if (present->umask_set)
+        st->st_mode = (st->st_mode & ~(mode_t)PERMISSION_BITS) | shown_permissions(present);
+}
+
+void fs_attr_to_stat(const struct fs *fs, const struct store_attr *attr, struct stat *ret_stat)
 {
     *ret_stat = (struct stat){
         .st_ino = attr->ino,
@@ -23,6 +42,7 @@ void fs_attr_to_stat(const struct store_attr *attr, struct stat *ret_stat)
         .st_mtim = attr->mtime,
         .st_ctim = attr->ctime,
     };
+    present_attr(&fs->present, ret_stat);
 }
 
 void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -72,6 +92,22 @@ static unsigned set_from_fuse(int to_set)
     return set;
 }
 
+// With umask=, a new mode with just the permissions that are shown changes none of them: so the
+// kernel clears set-id bits, and so does a program that sets a sticky bit. The stored ones stay.
+static int keep_permissions(const struct fs *fs, fuse_ino_t ino, unsigned set,
+                            struct store_attr *attr)
+{
+    struct store_attr stored;
+
+    if (!fs->present.umask_set || !(set & STORE_SET_MODE) ||
+        (attr->mode & PERMISSION_BITS) != shown_permissions(&fs->present))
+        return 0;
+    int r = store_getattr(fs->store, fs_how(), ino, &stored);
+    if (r == 0)
+        attr->mode = (attr->mode & ~PERMISSION_BITS) | (stored.mode & PERMISSION_BITS);
+    return r;
+}
+
 void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
                    struct fuse_file_info *fi)
 {
@@ -96,7 +132,10 @@ void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
     }
     // Set-id bits: the kernel sends the mode without them beside a new owner or size (op_init()).
     struct store_file *file = fi ? fs_file(fi) : NULL;
-    int r = store_setattr(fs->store, fs_how(), ino, file, &attr, set_from_fuse(to_set), &attr);
+    unsigned set = set_from_fuse(to_set);
+    int r = keep_permissions(fs, ino, set, &attr);
+    if (r == 0)
+        r = store_setattr(fs->store, fs_how(), ino, file, &attr, set, &attr);
     if (r)
         fs_reply_result(req, ino, r);
     else

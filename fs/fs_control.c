@@ -48,6 +48,12 @@ static void make_damage(struct fs *fs, struct buf *out)
     free(damage);
 }
 
+// Where the store lies, for umount: it waits until the lock there is free.
+static void make_store(struct fs *fs, struct buf *out)
+{
+    buf_printf(out, "%s\n", fs->store_path);
+}
+
 #define CONTROL_DIRECTORY 1u
 
 static const struct control_file {
@@ -58,6 +64,7 @@ static const struct control_file {
     {"status", 2, make_status},
     {"status.json", 3, make_status_json},
     {"damage", 4, make_damage},
+    {"store", 5, make_store},
 };
 
 static const struct control_file *file_by_ino(fuse_ino_t ino)

@@ -23,7 +23,7 @@ int fs_listing_add(void *listing, const char *name, size_t name_len, uint64_t in
         // Number 0 says: look it up when it is needed. The kernel wants no attributes of "." and
         // "..".
         if (attr && strcmp(text, ".") != 0 && strcmp(text, "..") != 0)
-            fs_entry(attr, &entry);
+            fs_entry(fuse_req_userdata(l->req), attr, &entry);
         need = fuse_add_direntry_plus(l->req, l->bytes + l->used, l->size - l->used, text, &entry,
                                       (off_t)next_cookie);
     } else {

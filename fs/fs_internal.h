@@ -39,8 +39,10 @@ struct fs {
     struct io *io;
     struct message_sink sink;
     void (*ready)(void *arg);
-    void *ready_arg;
-    char *mountpoint;
+    void (*ending)(void *arg);
+    void *callback_arg;
+    char *mountpoint, *store_path;
+    struct fs_present present;
     bool read_only;
 
     struct fuse_session *session;
@@ -112,7 +114,8 @@ void fs_control_release(fuse_req_t req, struct fuse_file_info *fi);
 
 // ---- helpers of the handlers ----
 
-void fs_attr_to_stat(const struct store_attr *attr, struct stat *ret_stat);
+// As it is shown (struct fs_present).
+void fs_attr_to_stat(const struct fs *fs, const struct store_attr *attr, struct stat *ret_stat);
 struct store_file *fs_file(const struct fuse_file_info *fi);
 struct store_cred fs_cred(fuse_req_t req);
 // One entry of a listing, packed into the answer's buffer as far as it goes.

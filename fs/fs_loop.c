@@ -164,7 +164,7 @@ static void tell_ready(struct loop *l)
         // After INIT, with which the kernel sets its own.
         mountinfo_raise_read_ahead(&l->fs->info, FS_PAYLOAD_MAX / 1024);
         if (l->fs->ready)
-            l->fs->ready(l->fs->ready_arg);
+            l->fs->ready(l->fs->callback_arg);
     }
 }
 
@@ -397,6 +397,8 @@ int fs_run(struct fs *fs)
         if (fs->wal)
             wal_pump_own(fs->wal, true);
         loop_run(&l);
+        if (fs->ending)
+            fs->ending(fs->callback_arg);
         loop_settle(&l);
         if (fs->wal)
             wal_pump_own(fs->wal, false);

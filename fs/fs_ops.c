@@ -159,9 +159,11 @@ static int mount_session(struct fs *fs, const struct fs_options *o, char *text, 
             r = -ENODEV;
     }
     fuse_opt_free_args(&args);
+    // For an ordinary user fusermount3 mounts, and writes to stderr by itself.
+    const char *why = geteuid() != 0 && r == -ENODEV ? "fusermount3 has said why" : err_text(r);
     if (r)
         snprintf(text, size, "cannot mount at %s: %s", fs->mountpoint,
-                 fuse_message[0] ? fuse_message : err_text(r));
+                 fuse_message[0] ? fuse_message : why);
     return r;
 }
 
@@ -186,13 +188,16 @@ static struct fs *fs_new(const struct fs_options *o)
     fs->io = o->io;
     fs->sink = o->sink;
     fs->ready = o->ready;
-    fs->ready_arg = o->arg;
+    fs->ending = o->ending;
+    fs->callback_arg = o->arg;
+    fs->present = o->present;
     fs->read_only = o->read_only;
     fs->device_fd = -1;
     fs->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     fs->mountpoint = strdup(o->mountpoint);
+    fs->store_path = strdup(o->store_path);
     af_mutex_init(&fs->report_lock, LOCK_RANK_FS);
-    if (fs->wake_fd < 0 || !fs->mountpoint) {
+    if (fs->wake_fd < 0 || !fs->mountpoint || !fs->store_path) {
         fs_unmount(fs);
         return NULL;
     }
@@ -266,5 +271,6 @@ void fs_unmount(struct fs *fs)
         close(fs->wake_fd);
     af_mutex_destroy(&fs->report_lock);
     free(fs->mountpoint);
+    free(fs->store_path);
     free(fs);
 }

@@ -92,7 +92,8 @@ void fs_reply_result(fuse_req_t req, fuse_ino_t ino, int r)
     (void)sent(fuse_reply_err(req, err_to_errno(r)));
 }
 
-void fs_entry(const struct store_attr *attr, struct fuse_entry_param *ret_entry)
+void fs_entry(const struct fs *fs, const struct store_attr *attr,
+              struct fuse_entry_param *ret_entry)
 {
     // The generation stays 0: numbers are never reused.
     *ret_entry = (struct fuse_entry_param){
@@ -100,14 +101,14 @@ void fs_entry(const struct store_attr *attr, struct fuse_entry_param *ret_entry)
         .attr_timeout = CACHE_SECONDS,
         .entry_timeout = CACHE_SECONDS,
     };
-    fs_attr_to_stat(attr, &ret_entry->attr);
+    fs_attr_to_stat(fs, attr, &ret_entry->attr);
 }
 
 void fs_reply_entry(fuse_req_t req, const struct store_attr *attr)
 {
     struct fuse_entry_param entry;
 
-    fs_entry(attr, &entry);
+    fs_entry(fuse_req_userdata(req), attr, &entry);
     answer();
     (void)sent(fuse_reply_entry(req, &entry));
 }
@@ -126,7 +127,7 @@ void fs_reply_attr(fuse_req_t req, const struct store_attr *attr)
 {
     struct stat st;
 
-    fs_attr_to_stat(attr, &st);
+    fs_attr_to_stat(fuse_req_userdata(req), attr, &st);
     answer();
     (void)sent(fuse_reply_attr(req, &st, CACHE_SECONDS));
 }
@@ -177,7 +178,7 @@ bool fs_reply_create(fuse_req_t req, const struct store_attr *attr, const struct
 {
     struct fuse_entry_param entry;
 
-    fs_entry(attr, &entry);
+    fs_entry(fuse_req_userdata(req), attr, &entry);
     answer();
     return sent(fuse_reply_create(req, &entry, fi));
 }

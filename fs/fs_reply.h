@@ -46,7 +46,8 @@ void fs_defer(void);
 void fs_reply_later(struct fs *fs, fuse_req_t req, fuse_ino_t ino, int r);
 
 // The entry for a lookup, a listing or a new object.
-void fs_entry(const struct store_attr *attr, struct fuse_entry_param *ret_entry);
+void fs_entry(const struct fs *fs, const struct store_attr *attr,
+              struct fuse_entry_param *ret_entry);
 // Tells the operator, once for each inode and cause, of what is no ordinary answer to a file
 // operation.
 void fs_report(struct fs *fs, fuse_ino_t ino, int r);

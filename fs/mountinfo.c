@@ -34,14 +34,17 @@ static void unescape(char *text)
 
 // "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw": ids, device, root, mount point,
 // options, optional fields, a dash, type, source, options of the file system.
-static bool parse_line(char *line, const char *path, struct mountinfo *ret_info)
+static bool parse_line(char *line, const char **ret_path, struct mountinfo *ret_info)
 {
     struct mountinfo info;
     char *fields = NULL;
-    char *dash = strstr(line, " - ");
+    char *dash = strstr(line, " - "); // a blank in a path is written as \040
 
-    if (!dash || sscanf(dash, " - %63s", info.type) != 1)
+    _Static_assert(sizeof(info.type) == 64 && sizeof(info.source) == 4096, "in the format below");
+    info.source[0] = '\0';
+    if (!dash || sscanf(dash, " - %63s %4095s", info.type, info.source) < 1)
         return false;
+    unescape(info.source);
     *dash = '\0';
     if (sscanf(line, "%*d %*d %u:%u", &info.major, &info.minor) != 2)
         return false;
@@ -51,13 +54,14 @@ static bool parse_line(char *line, const char *path, struct mountinfo *ret_info)
     if (!field)
         return false;
     unescape(field);
-    if (strcmp(field, path) != 0)
-        return false;
+    *ret_path = field;
     *ret_info = info;
     return true;
 }
 
-int mountinfo_find(const char *path, struct mountinfo *ret_info)
+// The last mount at `path`, or, when that is NULL, of the same device as `wanted`. The kernel lists
+// mounts in the order they were made: the last one at a path is the one on top.
+static int find(const char *path, const struct mountinfo *wanted, struct mountinfo *ret_info)
 {
     FILE *f = fopen("/proc/self/mountinfo", "re");
     char *line = NULL;
@@ -66,15 +70,32 @@ int mountinfo_find(const char *path, struct mountinfo *ret_info)
 
     if (!f)
         return -errno;
-    // The kernel lists mounts in the order they were made: the last one at a path is the one on
-    // top.
     while (getline(&line, &line_cap, f) > 0) {
-        if (parse_line(line, path, ret_info))
+        const char *at;
+        struct mountinfo info;
+        if (!parse_line(line, &at, &info))
+            continue;
+        if (path ? strcmp(at, path) == 0
+                 : info.major == wanted->major && info.minor == wanted->minor) {
+            *ret_info = info;
             r = 0;
+        }
     }
     free(line);
     (void)fclose(f); // only read
     return r;
+}
+
+int mountinfo_find(const char *path, struct mountinfo *ret_info)
+{
+    return find(path, NULL, ret_info);
+}
+
+bool mountinfo_is_mounted(const struct mountinfo *info)
+{
+    struct mountinfo found;
+
+    return find(NULL, info, &found) == 0;
 }
 
 // fusermount3 is the set-uid helper through which libfuse mounted it for an ordinary user.

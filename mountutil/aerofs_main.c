@@ -5,10 +5,11 @@
 
 #include "base/version.h"
 #include "mountutil/cmd.h"
+#include "mountutil/cmd_umount.h"
 #include "mountutil/exit_code.h"
 
-static const struct command *const commands[] = {&cmd_status, &cmd_check, &cmd_log, &cmd_dump,
-                                                 &cmd_torture};
+static const struct command *const commands[] = {&cmd_status, &cmd_check,   &cmd_log,
+                                                 &cmd_dump,   &cmd_torture, &cmd_umount};
 
 static void print_usage(FILE *out)
 {
@@ -22,6 +23,8 @@ static void print_usage(FILE *out)
 
 int main(int argc, char **argv)
 {
+    if (argc > 0 && umount_helper_is_name(argv[0]))
+        return umount_helper(argc, argv);
     if (argc < 2) {
         print_usage(stderr);
         return EXIT_CODE_USAGE;

@@ -24,6 +24,7 @@ extern const struct command cmd_check;
 extern const struct command cmd_log;
 extern const struct command cmd_dump;
 extern const struct command cmd_torture;
+extern const struct command cmd_umount;
 
 // ---- arguments ----
 

@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,6 +24,7 @@
 #include "mountutil/mount_message.h"
 #include "mountutil/mount_opts.h"
 #include "mountutil/mount_store.h"
+#include "mountutil/notify.h"
 
 struct daemon {
     const struct mount_opts *opts;
@@ -51,18 +54,38 @@ static void detach_from_terminal(void)
         close(null_fd);
 }
 
+static void tell_manager(const struct daemon *d, const char *text)
+{
+    int r = notify_send(text);
+
+    if (r)
+        message(&d->sink, MESSAGE_WARNING, "cannot tell the service manager (NOTIFY_SOCKET): %s",
+                err_text(r));
+}
+
+// No request is read any more. From here on the next mount of the store, and umount, wait for us.
+static void on_ending(void *arg)
+{
+    struct daemon *d = arg;
+
+    mount_place_closing(&d->place);
+    tell_manager(d, "STOPPING=1\nSTATUS=Unmounted, closing the store");
+}
+
 // The mount answers: say so in one line, let the parent go, and carry on without a terminal.
 static void on_ready(void *arg)
 {
     struct daemon *d = arg;
     struct engine_status status;
-    char line[2 * PATH_MAX + 1024];
+    char line[2 * PATH_MAX + 1024], news[512];
     uint8_t code = EXIT_CODE_OK;
 
     engine_get_status(d->engine, &status);
     snprintf(line, sizeof(line), "%s is mounted at %s (%s%s); %s", d->place.store,
              d->place.mountpoint, status.io ? status.io : "?",
              status.read_only ? ", read-only" : "", status.recovery.text);
+    snprintf(news, sizeof(news), "READY=1\nMAINPID=%d\nSTATUS=%.400s", (int)getpid(), line);
+    tell_manager(d, news);
     if (d->report_fd < 0) {
         mount_message_ready(false);
         message(&d->sink, MESSAGE_INFO, "%s", line);
@@ -179,9 +202,12 @@ static int mount_fs(struct daemon *d)
         .mountpoint = d->place.mountpoint,
         .fsname = d->opts->fsname ? d->opts->fsname : d->opts->store,
         .kernel_options = d->opts->kernel_options,
+        .present = d->opts->present,
         .read_only = d->opts->read_only,
         .sink = d->sink,
+        .store_path = d->place.store,
         .ready = on_ready,
+        .ending = on_ending,
         .arg = d,
     };
 
@@ -192,7 +218,6 @@ static int mount_fs(struct daemon *d)
 // are ours.
 static int shut_down(struct daemon *d, int code)
 {
-    mount_place_closing(&d->place);
     fs_unmount(d->fs);
     int r = d->engine ? engine_close(d->engine) : 0;
     if (r) {
@@ -202,6 +227,9 @@ static int shut_down(struct daemon *d, int code)
     }
     if (d->io)
         d->io->ops->destroy(d->io);
+    if (d->fs && r == 0)
+        message(&d->sink, MESSAGE_INFO, "%s is unmounted, the store %s is closed",
+                d->place.mountpoint, d->place.store);
     mount_place_unlock(&d->place);
     return code;
 }
@@ -220,6 +248,7 @@ static int serve(struct daemon *d)
         // Paths are resolved: from here on no directory but the store and the mount point is held.
         if (chdir("/"))
             return complain(EXIT_CODE_OTHER, "cannot change to /");
+        tell_manager(d, "STATUS=Opening the store");
         code = open_engine(d);
     }
     if (code == 0)
@@ -231,6 +260,19 @@ static int serve(struct daemon *d)
 }
 
 // ---- processes ----
+
+// mount(8) knows us as mount.aerofs; ps shall show one name. And as many open files as we may have:
+// few are needed, but the default of some systems is fewer. Where it fails, nothing changes.
+static void set_process(void)
+{
+    struct rlimit files;
+
+    (void)prctl(PR_SET_NAME, "aerofs-mount");
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
 
 static void set_signals(void)
 {
@@ -300,11 +342,14 @@ int main(int argc, char **argv)
                        .place = {.lock_fd = -1, .dir_fd = -1},
                        .sink = mount_message_sink(),
                        .report_fd = -1};
+    set_process();
     set_signals();
     if (opts.help)
         code = fputs(mount_opts_help, stdout) < 0 || fflush(stdout) ? EXIT_CODE_OTHER : 0;
     else if (opts.version)
         code = printf("aerofs-mount %s\n", AF_VERSION) < 0 || fflush(stdout) ? EXIT_CODE_OTHER : 0;
+    else if (opts.fake)
+        code = EXIT_CODE_OK;
     else if (opts.foreground)
         code = serve(&d);
     else

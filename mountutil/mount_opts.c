@@ -29,8 +29,11 @@ const char mount_opts_help[] =
     "  io=uring|plain     how the disk is written (default: the first of them that works)\n"
     "  allow_other        other users may use the mount (default: only who mounted it)\n"
     "  allow_root         root may use it besides who mounted it\n"
+    "  uid=N, gid=N       show every file as owned by N\n"
+    "  umask=OCTAL        show every file with all permissions but these\n"
     "  fsname=NAME        source shown by mount(8) (default: STORE)\n"
-    "  nosuid, nodev (default), suid, dev, noexec, exec, sync, and what fstab holds for mount(8)\n"
+    "  nosuid, nodev (default), suid, dev, noexec, exec, noatime, sync,\n"
+    "  and what fstab holds for mount(8)\n"
     "SIZE takes K, M, G or T (powers of 1024).\n"
     "\n"
     "Exit status:\n"
@@ -45,7 +48,15 @@ struct parser {
     struct mount_opts *opts;
     char *message;
     size_t message_size;
+    bool is_helper; // called by mount(8), as mount.aerofs
 };
+
+static bool is_helper_name(const char *name)
+{
+    const char *slash = name ? strrchr(name, '/') : NULL;
+
+    return name && strncmp(slash ? slash + 1 : name, "mount.", 6) == 0;
+}
 
 static bool parse_size(const char *text, uint64_t *ret_bytes)
 {
@@ -86,6 +97,21 @@ static bool parse_seconds(const char *text, uint64_t *ret_ms)
     return true;
 }
 
+// A number of an owner, or a mask in octal; no name: mount(8) has translated those.
+static bool parse_u32(const char *text, int base, uint32_t max, uint32_t *ret_value)
+{
+    char *end;
+
+    if (*text < '0' || *text > '9')
+        return false;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, base);
+    if (errno || *end || value > max)
+        return false;
+    *ret_value = (uint32_t)value;
+    return true;
+}
+
 static bool fail(struct parser *p, const char *fmt, const char *what)
 {
     // The formats are literals of this file with one %s.
@@ -118,11 +144,12 @@ static bool is_one_of(const char *name, const char *const *names)
 
 static bool take_flag(struct parser *p, const char *name)
 {
-    static const char *const passed_on[] = {"allow_other", "allow_root", "dev",     "nodev",
-                                            "suid",        "nosuid",     "exec",    "noexec",
-                                            "sync",        "async",      "dirsync", NULL};
+    static const char *const passed_on[] = {"allow_other", "allow_root", "dev",    "nodev", "suid",
+                                            "nosuid",      "exec",       "noexec", "sync",  "async",
+                                            "dirsync",     "noatime",    NULL};
     // What fstab holds for mount(8) and the boot, and what is so here in any case: permissions are
-    // always checked, and reading changes no access time.
+    // always checked, and reading changes no access time. (noatime goes to the kernel all the same,
+    // so that it shows.)
     static const char *const ignored[] = {
         "defaults",    "default_permissions",
         "auto",        "noauto",
@@ -130,14 +157,14 @@ static bool take_flag(struct parser *p, const char *name)
         "user",        "nouser",
         "users",       "nousers",
         "owner",       "group",
-        "atime",       "noatime",
+        "atime",       "nolazytime",
         "relatime",    "norelatime",
         "strictatime", "nostrictatime",
-        "lazytime",    "nolazytime",
+        "lazytime",    "silent",
         "diratime",    "nodiratime",
         "nonempty",    "mand",
-        "nomand",      "silent",
-        "loud",        NULL,
+        "nomand",      "loud",
+        NULL,
     };
 
     if (strcmp(name, "create") == 0)
@@ -154,6 +181,23 @@ static bool take_flag(struct parser *p, const char *name)
 }
 
 // ---- names with a value ----
+
+// uid=, gid= and umask=. The largest number stands for "no change" in chown(2).
+static bool take_present(struct parser *p, const char *name, const char *value)
+{
+    struct fs_present *present = &p->opts->present;
+
+    if (strcmp(name, "uid") == 0) {
+        present->uid_set = parse_u32(value, 10, UINT32_MAX - 1, &present->uid);
+        return present->uid_set ? true : fail(p, "uid=%s is no number of a user", value);
+    }
+    if (strcmp(name, "gid") == 0) {
+        present->gid_set = parse_u32(value, 10, UINT32_MAX - 1, &present->gid);
+        return present->gid_set ? true : fail(p, "gid=%s is no number of a group", value);
+    }
+    present->umask_set = parse_u32(value, 8, 0777, &present->umask);
+    return present->umask_set ? true : fail(p, "umask=%s is no octal number up to 777", value);
+}
 
 static bool take_value(struct parser *p, const char *name, const char *value)
 {
@@ -181,6 +225,8 @@ static bool take_value(struct parser *p, const char *name, const char *value)
     }
     if (strcmp(name, "subtype") == 0 || strcmp(name, "comment") == 0 || strncmp(name, "x-", 2) == 0)
         return true; // subtype: always aerofs, by which the mount is known
+    if (strcmp(name, "uid") == 0 || strcmp(name, "gid") == 0 || strcmp(name, "umask") == 0)
+        return take_present(p, name, value);
     return fail(p, "unknown option '%s=' (aerofs-mount --help lists them)", name);
 }
 
@@ -224,7 +270,9 @@ static bool take_switch(struct parser *p, const char *word)
 {
     struct mount_opts *o = p->opts;
 
-    if (strcmp(word, "-f") == 0 || strcmp(word, "--foreground") == 0)
+    if (strcmp(word, "-f") == 0 && p->is_helper)
+        o->fake = true;
+    else if (strcmp(word, "-f") == 0 || strcmp(word, "--foreground") == 0)
         o->foreground = true;
     else if (strcmp(word, "--create") == 0)
         o->create = true;
@@ -249,6 +297,7 @@ bool mount_opts_parse(int argc, char **argv, struct mount_opts *ret_opts, char *
     bool only_words = false, ok = true;
     size_t bytes = 0;
 
+    p.is_helper = argc > 0 && is_helper_name(argv[0]);
     *ret_opts = (struct mount_opts){.commit_open_ms = UINT64_MAX};
     for (int i = 1; i < argc; i++)
         bytes += strlen(argv[i]) + 1;
@@ -264,6 +313,8 @@ bool mount_opts_parse(int argc, char **argv, struct mount_opts *ret_opts, char *
         } else if (strncmp(word, "-o", 2) == 0) {
             list = word[2] ? word + 2 : argv[++i];
             ok = list ? true : fail(&p, "%s needs a list of options", word);
+        } else if (p.is_helper && strcmp(word, "-t") == 0 && argv[i + 1]) {
+            i++; // the type, which is part of our name
         } else {
             ok = take_switch(&p, word);
         }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "fs/fs.h"
 
 struct mount_opts {
     const char *store;      // as given
@@ -17,14 +18,16 @@ struct mount_opts {
     bool foreground;
     bool read_only;
     bool help, version;
-    uint64_t size_bytes;      // size=; 0: no cap
-    uint64_t log_bytes;       // log=; 0: default
-    uint64_t cache_bytes;     // cache=; 0: default
-    uint64_t commit_open_ms;  // UINT64_MAX: default
-    const char *io_method;    // io=; NULL: probe
-    const char *fsname;       // NULL: the store as given
-    char kernel_options[512]; // what is passed on to the kernel and libfuse, "nosuid,allow_other"
-    char *lists;              // owns the text that io_method and fsname point into
+    bool fake;                 // of mount(8): do all but mount
+    uint64_t size_bytes;       // size=; 0: no cap
+    uint64_t log_bytes;        // log=; 0: default
+    uint64_t cache_bytes;      // cache=; 0: default
+    uint64_t commit_open_ms;   // UINT64_MAX: default
+    const char *io_method;     // io=; NULL: probe
+    struct fs_present present; // uid=, gid=, umask=
+    const char *fsname;        // NULL: the store as given
+    char kernel_options[512];  // what is passed on to the kernel and libfuse, "nosuid,allow_other"
+    char *lists;               // owns the text that io_method and fsname point into
 };
 
 // False: `message` says what is wrong. The result is to be freed in both cases.

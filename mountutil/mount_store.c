@@ -18,10 +18,11 @@
 #include "fs/mountinfo.h"
 #include "mountutil/exit_code.h"
 #include "mountutil/mount_store.h"
+#include "mountutil/store_dir.h"
 
 // The last component may be missing (a store to be made) or not answer (a dead mount): then it is
 // the resolved parent that counts. Returns 0 or an errno.
-static int resolve(const char *path, char ret_path[PATH_MAX])
+int mount_place_resolve(const char *path, char ret_path[PATH_MAX])
 {
     char parent[PATH_MAX];
     size_t len = strlen(path);
@@ -69,7 +70,7 @@ static int check_mountpoint(char *path, char *text, size_t size)
     // A mount whose daemon is gone: nothing can be served from it any more, and nobody else removes
     // it.
     if (err == ENOTCONN || err == ECONNABORTED) {
-        if (mountinfo_find(path, &info) || strcmp(info.type, "fuse.aerofs") != 0) {
+        if (mountinfo_find(path, &info) || strcmp(info.type, MOUNTINFO_TYPE) != 0) {
             snprintf(text, size, "%s is a dead mount, and none of AeroFS: unmount it first", path);
             return EXIT_CODE_NO_FUSE;
         }
@@ -261,13 +262,13 @@ int mount_place_check(const struct mount_opts *opts, struct mount_place *ret_pla
                       char *message_text, size_t message_size)
 {
     *ret_place = (struct mount_place){.lock_fd = -1, .dir_fd = -1};
-    int err = resolve(opts->mountpoint, ret_place->mountpoint);
+    int err = mount_place_resolve(opts->mountpoint, ret_place->mountpoint);
     if (err) {
         snprintf(message_text, message_size, "the mount point %s: %s", opts->mountpoint,
                  strerror(err));
         return exit_code(-err);
     }
-    err = resolve(opts->store, ret_place->store);
+    err = mount_place_resolve(opts->store, ret_place->store);
     if (err) {
         snprintf(message_text, message_size, "the store %s: %s", opts->store, strerror(err));
         return exit_code(-err);
@@ -292,18 +293,6 @@ int mount_place_check(const struct mount_opts *opts, struct mount_place *ret_pla
 #define CLOSING_WAIT_MS 60000
 #define ALIVE_WAIT_MS   500
 #define LOCK_STEP_MS    20
-
-#define CLOSING "closing"
-
-// The text in the lock file: "PID" or "PID closing". It decides nothing but how long to wait.
-static pid_t read_holder(int fd, bool *ret_closing)
-{
-    char text[32] = "";
-    ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
-
-    *ret_closing = strstr(text, CLOSING);
-    return n > 0 ? (pid_t)strtol(text, NULL, 10) : 0;
-}
 
 static bool line_has_sigkill(const char *line)
 {
@@ -340,9 +329,9 @@ static void write_holder(int fd, const char *state)
     char text[32];
     int n = snprintf(text, sizeof(text), "%d%s\n", (int)getpid(), state);
 
-    // Failing changes nothing.
-    if (ftruncate(fd, 0) == 0)
-        (void)!pwrite(fd, text, (size_t)n, 0);
+    // Failing changes nothing. Never empty in between, for those who read it.
+    if (pwrite(fd, text, (size_t)n, 0) == n)
+        (void)!ftruncate(fd, n);
 }
 
 // Somebody may have removed the file while we waited for its lock; then the lock protects nothing.
@@ -377,7 +366,7 @@ static int try_lock(struct mount_place *place, const char *path, pid_t *ret_hold
         place->lock_fd = fd;
         return 0;
     }
-    *ret_holder = read_holder(fd, ret_closing);
+    *ret_holder = (pid_t)store_dir_holder(fd, ret_closing);
     close(fd);
     return 1;
 }
@@ -437,7 +426,7 @@ int mount_place_lock(struct mount_place *place, char *message_text, size_t messa
 void mount_place_closing(struct mount_place *place)
 {
     if (place->lock_fd >= 0 && !place->disk_read_only)
-        write_holder(place->lock_fd, " " CLOSING);
+        write_holder(place->lock_fd, " " STORE_DIR_CLOSING);
 }
 
 void mount_place_unlock(struct mount_place *place)

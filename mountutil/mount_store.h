@@ -21,6 +21,9 @@ struct mount_place {
 
 // All functions return 0 or an exit code (exit_code.h), and then a message of one line.
 
+// Resolves a path whose last component may be missing or not answer (a dead mount). Returns 0 or an
+// errno, not negated.
+int mount_place_resolve(const char *path, char ret_path[PATH_MAX]) AF_NODISCARD;
 // Resolves both paths, detaches a dead AeroFS mount at the mount point, and finds out what STORE
 // is. Changes nothing in it; makes the directory if it is missing and to be made.
 int mount_place_check(const struct mount_opts *opts, struct mount_place *ret_place,

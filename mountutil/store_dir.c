@@ -68,10 +68,20 @@ static int try_lock(int fd, enum store_dir_lock lock)
     return 0;
 }
 
+long store_dir_holder(int lock_fd, bool *ret_closing)
+{
+    char text[32] = "";
+    ssize_t got = pread(lock_fd, text, sizeof(text) - 1, 0);
+
+    if (ret_closing)
+        *ret_closing = strstr(text, STORE_DIR_CLOSING);
+    return got > 0 ? strtol(text, NULL, 10) : 0;
+}
+
 // The daemon holds STORE/lock exclusively. Its text, the process, is for messages only.
 static int take_lock(const struct command *command, enum store_dir_lock lock, struct store_dir *dir)
 {
-    char name[PATH_MAX], text[32];
+    char name[PATH_MAX];
 
     int len = snprintf(name, sizeof(name), "%s/lock", dir->path);
     if (len < 0 || (size_t)len >= sizeof(name))
@@ -93,9 +103,7 @@ static int take_lock(const struct command *command, enum store_dir_lock lock, st
     }
     if (err) {
         dir->in_use = true;
-        ssize_t got = pread(fd, text, sizeof(text) - 1, 0);
-        text[got > 0 ? got : 0] = 0;
-        dir->holder = strtol(text, NULL, 10);
+        dir->holder = store_dir_holder(fd, NULL);
         close(fd);
         return 0;
     }
@@ -141,6 +149,24 @@ void store_dir_close(struct store_dir *dir)
     if (dir->lock_fd >= 0)
         close(dir->lock_fd);
     *dir = (struct store_dir){.lock_fd = -1};
+}
+
+static int count_record(void *arg, const struct wal_record *record)
+{
+    uint64_t *records = arg;
+
+    (void)record;
+    ++*records;
+    return 0;
+}
+
+bool store_dir_is_clean(struct store_dir *dir)
+{
+    uint64_t operations = 0;
+
+    if (dir->error || examine_log(&dir->x, count_record, &operations))
+        return false;
+    return dir->x.sb->clean && operations == 0 && dir->x.scan.end == WAL_END_CLEAN;
 }
 
 int store_dir_refuse_in_use(const struct command *command, const struct store_dir *dir)

@@ -20,6 +20,9 @@ enum store_dir_lock {
     STORE_DIR_TEST,    // only look whether somebody holds it
 };
 
+// In the lock file, behind the process number: it has been unmounted and is about to let go.
+#define STORE_DIR_CLOSING "closing"
+
 struct store_dir {
     const char *path; // borrowed, as given
     struct io *io;
@@ -37,6 +40,11 @@ struct store_dir {
 int store_dir_open(const struct command *command, const char *path, enum store_dir_lock lock,
                    struct store_dir *ret_dir) AF_NODISCARD;
 void store_dir_close(struct store_dir *dir);
+// The store was unmounted cleanly, and nothing has been lost since.
+bool store_dir_is_clean(struct store_dir *dir);
+// The process number in an open lock file, 0 when it holds none; and whether that process has been
+// unmounted and is about to let go. `ret_closing` may be NULL.
+long store_dir_holder(int lock_fd, bool *ret_closing);
 
 // Prints that the store is in use, by whom, and what to do. Returns -AF_E_STORE_LOCKED.
 int store_dir_refuse_in_use(const struct command *command, const struct store_dir *dir);

@@ -58,7 +58,7 @@ set -o errtrace
 
 mounts_here() { awk -v dir="$TEST_DIR/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | tac; }
 # True for a living process that is one of our daemons (numbers are reused).
-is_daemon() { [ -n "$1" ] && [[ $(cat "/proc/$1/comm" 2>/dev/null || true) == aerofs-mount* ]]; }
+is_daemon() { [ -n "$1" ] && [[ $(cat "/proc/$1/comm" 2>/dev/null || true) =~ ^(aerofs|powercut)-mount ]]; }
 
 cleanup() {
     local code=$? pid m

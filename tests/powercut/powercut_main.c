@@ -62,6 +62,13 @@ static void on_ready(void *arg)
     mount_message_ready(true);
 }
 
+static void on_ending(void *arg)
+{
+    struct powercut *p = arg;
+
+    mount_place_closing(&p->place);
+}
+
 static int open_store(struct powercut *p)
 {
     char text[PATH_MAX + 512] = "";
@@ -102,15 +109,17 @@ static int serve(struct powercut *p)
         .mountpoint = p->place.mountpoint,
         .fsname = p->opts.store,
         .kernel_options = p->opts.kernel_options,
+        .present = p->opts.present,
         .sink = p->sink,
+        .store_path = p->place.store,
         .ready = on_ready,
+        .ending = on_ending,
         .arg = p,
     };
     if (fs_mount(&options, &p->fs, text, sizeof(text)))
         return complain(EXIT_CODE_NO_FUSE, text, NULL);
     mount_message_opened(true);
     code = exit_code(fs_run(p->fs));
-    mount_place_closing(&p->place);
     fs_unmount(p->fs);
     int r = engine_close(p->engine);
     p->io->ops->destroy(p->io);
