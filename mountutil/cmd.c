@@ -56,13 +56,23 @@ int cmd_parse(const struct command *command, int argc, char **argv,
               const struct cmd_option *options, size_t option_count, const char **ret_operands,
               size_t operand_count)
 {
+    size_t count;
+
+    return cmd_parse_some(command, argc, argv, options, option_count, ret_operands, operand_count,
+                          operand_count, &count);
+}
+
+int cmd_parse_some(const struct command *command, int argc, char **argv,
+                   const struct cmd_option *options, size_t option_count, const char **ret_operands,
+                   size_t operand_min, size_t operand_max, size_t *ret_count)
+{
     size_t operands = 0;
     bool only_operands = false;
 
     for (int i = 1; i < argc; i++) {
         const char *arg = argv[i];
         if (only_operands || arg[0] != '-' || arg[1] == 0) {
-            if (operands == operand_count)
+            if (operands == operand_max)
                 return wrong(command, "unexpected argument", arg);
             ret_operands[operands++] = arg;
         } else if (strcmp(arg, "--") == 0) {
@@ -80,8 +90,9 @@ int cmd_parse(const struct command *command, int argc, char **argv,
                 return code;
         }
     }
-    if (operands < operand_count)
+    if (operands < operand_min)
         return wrong(command, "an argument is missing; usage:", command->usage);
+    *ret_count = operands;
     return -1;
 }
 

@@ -41,6 +41,10 @@ struct cmd_option {
 int cmd_parse(const struct command *command, int argc, char **argv,
               const struct cmd_option *options, size_t option_count, const char **ret_operands,
               size_t operand_count);
+// The same for `operand_min` to `operand_max` operands; *ret_count tells how many there are.
+int cmd_parse_some(const struct command *command, int argc, char **argv,
+                   const struct cmd_option *options, size_t option_count, const char **ret_operands,
+                   size_t operand_min, size_t operand_max, size_t *ret_count);
 // Numbers in options: decimal, or hexadecimal with 0x. False when it is none.
 bool cmd_parse_number(const char *text, uint64_t *ret_number);
 

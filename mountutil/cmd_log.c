@@ -17,6 +17,7 @@
 #include "base/le.h"
 #include "mountutil/cmd.h"
 #include "mountutil/exit_code.h"
+#include "mountutil/log_verify.h"
 #include "mountutil/report.h"
 #include "mountutil/store_dir.h"
 #include "store/store_engine.h"
@@ -266,34 +267,68 @@ static int print_log(const struct command *command, struct store_dir *dir, bool 
     return err ? err : more;
 }
 
-static int run(const struct command *command, int argc, char **argv)
+static int verify(const struct command *command, const char *const *paths, size_t count, bool all,
+                  const char *segment)
 {
-    bool all = false;
-    const char *segment = NULL, *path;
+    if (all || segment) {
+        cmd_error(command, "--verify goes with neither --all nor --segment");
+        return EXIT_CODE_USAGE;
+    }
+    return cmd_finish(command, log_verify(command, paths, count));
+}
+
+static int run_on(const struct command *command, const char *const *paths, size_t count, bool all,
+                  const char *segment)
+{
     uint64_t number;
-    const struct cmd_option options[] = {{"all", &all, NULL}, {"segment", NULL, &segment}};
     struct store_dir dir;
 
-    int code = cmd_parse(command, argc, argv, options, AF_ARRAY_LEN(options), &path, 1);
-    if (code >= 0)
-        return code;
+    if (count > 1) {
+        cmd_error(command,
+                  "unexpected argument '%s': only --verify takes several files\n"
+                  "Try: aerofs log --help",
+                  paths[1]);
+        return EXIT_CODE_USAGE;
+    }
     if (segment && !wal_segment_number(segment, &number) && !cmd_parse_number(segment, &number)) {
         cmd_error(command,
                   "'%s' is no segment. Give a number (0x for hexadecimal) or a file name from wal/",
                   segment);
         return EXIT_CODE_USAGE;
     }
-    int err = store_dir_open(command, path, STORE_DIR_TEST, &dir);
+    int err = store_dir_open(command, paths[0], STORE_DIR_TEST, &dir);
     if (!err)
         err = print_log(command, &dir, all, segment ? &number : NULL);
     store_dir_close(&dir);
     return cmd_finish(command, exit_code(err));
 }
 
+static int run(const struct command *command, int argc, char **argv)
+{
+    bool all = false, verifying = false;
+    const char *segment = NULL;
+    const struct cmd_option options[] = {
+        {"all", &all, NULL}, {"segment", NULL, &segment}, {"verify", &verifying, NULL}};
+    const char **paths = calloc((size_t)argc, sizeof(*paths));
+    size_t count;
+
+    if (!paths) {
+        cmd_error(command, "out of memory");
+        return EXIT_CODE_OTHER;
+    }
+    int code = cmd_parse_some(command, argc, argv, options, AF_ARRAY_LEN(options), paths, 1,
+                              (size_t)argc, &count);
+    if (code < 0)
+        code = verifying ? verify(command, paths, count, all, segment)
+                         : run_on(command, paths, count, all, segment);
+    free(paths);
+    return code;
+}
+
 const struct command cmd_log = {
     .name = "log",
-    .usage = "[--all | --segment N] STORE",
-    .summary = "print the log of a store, record by record",
+    .usage = "[--all | --segment N] STORE\n       aerofs log --verify SEGMENT…",
+    .summary = "print the log of a store, record by record, or verify segment files",
     .help =
         "Prints the records that the next mount would replay, in order, then where and how the log\n"
         "ends. `*` marks the first record of each group that was written at once. When the log is\n"
@@ -302,12 +337,23 @@ const struct command cmd_log = {
         "  --all         print every record that validates in every segment, also those that a\n"
         "                checkpoint has made unnecessary\n"
         "  --segment N   print one segment: its number, or the name of its file\n"
+        "  --verify      verify segment files, wherever they lie and without their store: each by\n"
+        "                itself, then their order\n"
         "  --help        print this\n"
         "  --version     print the version\n"
+        "\n"
+        "With --verify each file is called whole, prefix (cut behind a group: its records are whole\n"
+        "up to the LSN named), partial (cut within a record or a block), damaged, unused, or no\n"
+        "segment; and in its order first, continues, gap, reordered, duplicate, stale (an older\n"
+        "copy), recycled (under the name of a later segment, not written yet), other epoch (given up\n"
+        "by a recovery), forked or foreign. The first segment given names the store.\n"
         "\n"
         "Exit codes: 0 the log is whole (a torn tail was never acknowledged and is no damage);\n"
         "2 wrong arguments; 3 not found; 4 not a store; 6 newer format; 7 no valid superblock;\n"
         "8 the log is damaged; 9 a part of the log is missing; 10 permission denied; 16 the disk failed;\n"
-        "17 anything else.\n",
+        "17 anything else. With --verify 0 means: every file is whole, prefix, unused or recycled, and\n"
+        "they follow each other in the order given; otherwise the first of these that is true:\n"
+        "8 damaged, 19 foreign, forked or no segment, 9 gap, 20 reordered, duplicate, stale or other\n"
+        "epoch, 18 partial.\n",
     .run = run,
 };

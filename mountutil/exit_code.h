@@ -24,6 +24,10 @@ enum exit_code {
     EXIT_CODE_EXISTS = 15,        // a store is there already, or the directory is not empty
     EXIT_CODE_IO = 16,            // the disk reported an error, or a file ends too early
     EXIT_CODE_OTHER = 17,         // anything else: memory, limits of the system
+    // aerofs log --verify: what is not whole without being damaged.
+    EXIT_CODE_LOG_PARTIAL = 18, // a segment file is cut; the rest of it may still come
+    EXIT_CODE_LOG_FOREIGN = 19, // a file is no segment, or of another store or another history
+    EXIT_CODE_LOG_ORDER = 20,   // out of order, twice, older copies, or of an epoch given up
 };
 
 // The exit code for an error of the engine: a private code of base/err.h or a negated errno; 0 for
