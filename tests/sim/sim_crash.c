@@ -54,21 +54,22 @@ void sim_forget_process(struct sim *sim)
 
 // ---- one write ----
 
-static void cut_damage_sector(struct cut *cut, struct sim_inode *inode, uint64_t at)
+void sim_damage_sector(struct sim_inode *inode, uint64_t at, uint64_t sector_bytes,
+                       uint64_t *random)
 {
     uint8_t sector[SIM_SECTOR_BYTES_MAX];
-    uint64_t sectors = inode->durable_size / cut->sector_bytes;
+    uint64_t sectors = inode->durable_size / sector_bytes;
 
     // Either what the heads wrote when the current went, or what lay there before the block was
     // given to this file.
-    if (sectors && sim_below(&cut->random, 3) == 0) {
-        content_read(&inode->durable, sim_below(&cut->random, sectors) * cut->sector_bytes, sector,
-                     cut->sector_bytes);
+    if (sectors && sim_below(random, 3) == 0) {
+        content_read(&inode->durable, sim_below(random, sectors) * sector_bytes, sector,
+                     sector_bytes);
     } else {
-        for (size_t i = 0; i < cut->sector_bytes; i++)
-            sector[i] = (uint8_t)sim_next(&cut->random);
+        for (size_t i = 0; i < sector_bytes; i++)
+            sector[i] = (uint8_t)sim_next(random);
     }
-    content_write(&inode->durable, AF_ROUND_DOWN(at, cut->sector_bytes), sector, cut->sector_bytes);
+    content_write(&inode->durable, AF_ROUND_DOWN(at, sector_bytes), sector, sector_bytes);
 }
 
 // A write that reached the disk in part: its first sectors, its last ones, or any.
@@ -86,7 +87,7 @@ static void cut_tear(struct cut *cut, struct sim_inode *inode, const struct sim_
             content_write(&inode->durable, at,
                           change->blob->bytes + change->blob_off + (at - change->off), next - at);
         else if (cut->policy == SIM_CUT_GARBAGE && cut_chance(cut, 40))
-            cut_damage_sector(cut, inode, at);
+            sim_damage_sector(inode, at, cut->sector_bytes, &cut->random);
     }
 }
 
@@ -115,6 +116,15 @@ static void cut_flights(struct cut *cut, struct sim *sim, struct sim_inode *inod
     }
 }
 
+void sim_settle_inode(struct sim_inode *inode)
+{
+    sim_changes_clear(inode);
+    content_truncate(&inode->durable, inode->durable_size);
+    content_free(&inode->content);
+    content_copy(&inode->content, &inode->durable);
+    inode->size = inode->durable_size;
+}
+
 static void cut_inode(struct cut *cut, struct sim *sim, struct sim_inode *inode)
 {
     size_t sizes = 0, sizes_kept, seen = 0;
@@ -136,27 +146,15 @@ static void cut_inode(struct cut *cut, struct sim *sim, struct sim_inode *inode)
             sim_durable_change(inode, change);
     }
     cut_flights(cut, sim, inode);
-    sim_changes_clear(inode);
-    content_truncate(&inode->durable, inode->durable_size);
-    content_free(&inode->content);
-    content_copy(&inode->content, &inode->durable);
-    inode->size = inode->durable_size;
+    sim_settle_inode(inode);
 }
 
 // ---- names ----
 
-static void cut_names(struct cut *cut, struct sim *sim)
+void sim_settle_names(struct sim *sim)
 {
-    size_t count = sim->name_change_count;
-    bool random = cut->policy == SIM_CUT_RANDOM || cut->policy == SIM_CUT_GARBAGE;
-    bool in_order = random && sim_below(&cut->random, 2);
-    size_t first = sim_below(&cut->random, count + 1), i = 0;
+    size_t i = 0;
 
-    cut_draw_odds(cut);
-    for (size_t k = 0; k < count; k++) {
-        if (in_order ? k < first : cut_chance(cut, cut->keep_percent))
-            sim_name_change_apply(&sim->durable_names, &sim->name_changes[k]);
-    }
     sim->name_change_count = 0;
     // What lies in a directory that is gone is gone. Each removal can make another one necessary.
     while (i < sim->durable_names.count) {
@@ -172,9 +170,25 @@ static void cut_names(struct cut *cut, struct sim *sim)
     sim->durable_names = (struct sim_names){0};
     for (i = 0; i < sim->names.count; i++)
         sim_names_set(&sim->durable_names, sim->names.entries[i].path, sim->names.entries[i].inode);
+    sim_collect(sim);
 }
 
-static void sim_forget_flights(struct sim *sim)
+static void cut_names(struct cut *cut, struct sim *sim)
+{
+    size_t count = sim->name_change_count;
+    bool random = cut->policy == SIM_CUT_RANDOM || cut->policy == SIM_CUT_GARBAGE;
+    bool in_order = random && sim_below(&cut->random, 2);
+    size_t first = sim_below(&cut->random, count + 1);
+
+    cut_draw_odds(cut);
+    for (size_t k = 0; k < count; k++) {
+        if (in_order ? k < first : cut_chance(cut, cut->keep_percent))
+            sim_name_change_apply(&sim->durable_names, &sim->name_changes[k]);
+    }
+    sim_settle_names(sim);
+}
+
+void sim_forget_flights(struct sim *sim)
 {
     for (size_t i = 0; i < sim->flight_count; i++)
         sim_blob_put(sim->flights[i].blob);
@@ -194,7 +208,6 @@ void sim_power_cut(struct sim *sim, enum sim_cut_policy policy, uint64_t seed)
         cut_inode(&cut, sim, sim->inodes[i]);
     sim_forget_flights(sim);
     cut_names(&cut, sim);
-    sim_collect(sim);
 }
 
 void sim_count_crash(const struct sim *sim)

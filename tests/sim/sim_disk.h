@@ -140,6 +140,14 @@ enum sim_cut_policy {
 // must still be closed), operations under way are forgotten without `done`, events, faults, tag,
 // hook and crash point are cleared, the disk is alive.
 void sim_power_cut(struct sim *sim, enum sim_cut_policy policy, uint64_t seed);
+// A power cut in which the test decides about each part of what is unsynced: a sector that a write
+// would change, a size, a change of an entry. Parts are numbered in an order that is fixed for a
+// disk.
+size_t sim_cut_parts(const struct sim *sim);
+// `keep` says of each part whether it survives; of the sizes of a file all up to the last one that
+// does. With `garbage`, the other sectors hold random bytes or those of another sector, else what
+// was there before.
+void sim_power_cut_parts(struct sim *sim, const bool *keep, bool garbage, uint64_t seed);
 // To be said of a disk after a crash that is now recovered and checked: its state is counted, and
 // the call at which it crashed, if it was one, is a crash point (tests/sim/census.h).
 void sim_count_crash(const struct sim *sim);

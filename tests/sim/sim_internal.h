@@ -201,6 +201,16 @@ int sim_size(struct io_file *f, uint64_t *ret_bytes);
 int sim_allocate(struct io_file *f, uint64_t off, uint64_t len);
 int sim_truncate(struct io_file *f, uint64_t bytes);
 
+// ---- sim_crash.c ----
+
+// The heads wrote something else into the sector at `at`.
+void sim_damage_sector(struct sim_inode *inode, uint64_t at, uint64_t sector_bytes,
+                       uint64_t *random);
+// The ends of a power cut: what is durable is all that there is.
+void sim_settle_inode(struct sim_inode *inode);
+void sim_settle_names(struct sim *sim);
+void sim_forget_flights(struct sim *sim);
+
 // ---- sim_async.c ----
 
 int sim_start(struct io *io, struct io_async *op);

@@ -91,6 +91,45 @@ static void test_unsynced_writes_are_independent(void **state)
     sim_destroy(sim);
 }
 
+// Every subset of the parts of two writes, a size and a new name, each once.
+static void test_cuts_by_parts_give_every_subset(void **state)
+{
+    struct sim *sim = sim_create(1);
+    struct io_file *file = help_make_durable(sim, "f", BLOCK, 'a'), *other;
+    uint64_t seen[256], count = 0;
+
+    (void)state;
+    help_fill(file, 0, 2 * SIM_SECTOR_BYTES, 'b');
+    help_fill(file, 2 * SIM_SECTOR_BYTES, SIM_SECTOR_BYTES, 'a'); // is there already: no part
+    help_fill(file, SIM_SECTOR_BYTES, SIM_SECTOR_BYTES, 'a');     // would hide an earlier one
+    help_fill(file, BLOCK, 1, 'c');                               // and its size
+    other = help_open(sim, "g", IO_WRITE | IO_CREATE);
+    assert_int_equal(sim_cut_parts(sim), 6);
+    for (unsigned subset = 0; subset < 64; subset++) {
+        struct sim *cut = sim_clone(sim);
+        bool keep[6], fresh = true;
+
+        for (unsigned i = 0; i < 6; i++)
+            keep[i] = subset >> i & 1;
+        sim_power_cut_parts(cut, keep, false, 1);
+        bool size = keep[0], first = keep[1], second = keep[2] && !keep[3], name = keep[5];
+        assert_int_equal(help_byte_at(cut, "f", 0), first ? 'b' : 'a');
+        assert_int_equal(help_byte_at(cut, "f", SIM_SECTOR_BYTES), second ? 'b' : 'a');
+        assert_int_equal(help_size_of(cut, "f"), size ? BLOCK + 1 : BLOCK);
+        assert_int_equal(sim_exists(cut, "g"), name);
+        for (uint64_t i = 0; i < count; i++)
+            fresh = fresh && seen[i] != sim_hash(cut);
+        if (fresh)
+            seen[count++] = sim_hash(cut);
+        sim_destroy(cut);
+    }
+    // Second sector: two ways to be as before; the byte beyond the size counts only with it.
+    assert_int_equal(count, 2 * 2 * 3 * 2);
+    io_file_close(other);
+    io_file_close(file);
+    sim_destroy(sim);
+}
+
 // Some cuts tear every 512 bytes, others whole blocks of 4096 only.
 static void test_cuts_tear_by_small_or_by_large_sectors(void **state)
 {
@@ -631,6 +670,7 @@ int main(void)
         cmocka_unit_test(test_only_synced_bytes_survive),
         cmocka_unit_test(test_unsynced_writes_are_kept_lost_and_torn),
         cmocka_unit_test(test_unsynced_writes_are_independent),
+        cmocka_unit_test(test_cuts_by_parts_give_every_subset),
         cmocka_unit_test(test_cuts_tear_by_small_or_by_large_sectors),
         cmocka_unit_test(test_sizes_are_unsynced_too),
         cmocka_unit_test(test_truncated_bytes_do_not_come_back_after_sync),
