@@ -112,6 +112,14 @@ int checkpointer_run(struct checkpointer *p)
     return result;
 }
 
+void checkpointer_await(struct checkpointer *p)
+{
+    af_lock(&p->lock);
+    while (p->running)
+        af_cond_wait(&p->done, &p->lock);
+    af_unlock(&p->lock);
+}
+
 void checkpointer_get_stats(struct checkpointer *p, struct checkpoint_stats *ret_stats)
 {
     af_lock(&p->lock);

@@ -354,12 +354,6 @@ static int volatile_sync(struct io_file *f)
     return r;
 }
 
-static int volatile_start_writeback(struct io_file *f, uint64_t off, uint64_t len)
-{
-    (void)f, (void)off, (void)len; // a hint
-    return 0;
-}
-
 static int volatile_size(struct io_file *f, uint64_t *ret_bytes)
 {
     struct io_volatile *d = disk_of(f->io);
@@ -698,7 +692,6 @@ static const struct io_ops volatile_ops = {
     .pread = volatile_pread,
     .pwritev = volatile_pwritev,
     .sync = volatile_sync,
-    .start_writeback = volatile_start_writeback,
     .size = volatile_size,
     .allocate = volatile_allocate,
     .truncate = volatile_truncate,

@@ -78,6 +78,7 @@ static int open_store(struct powercut *p)
         .max_bytes = p->opts.size_bytes,
         .log_bytes = p->opts.log_bytes,
         .commit_open_ms = p->opts.commit_open_ms,
+        .switches = p->opts.io.switches,
         .threads = true,
         .sink = p->sink,
     };
@@ -111,6 +112,7 @@ static int serve(struct powercut *p)
         .fsname = p->opts.store,
         .kernel_options = p->opts.kernel_options,
         .present = p->opts.present,
+        .switches = p->opts.io.switches,
         .sink = p->sink,
         .store_path = p->place.store,
         .ready = on_ready,
