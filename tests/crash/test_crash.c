@@ -89,8 +89,11 @@ struct creation {
     uint64_t whole; // hash of the empty store's tree, times of the root and all
     uint64_t points, outcomes, made;
     struct sim_event event;
+    bool again; // over what an interrupted one has left
     bool failed;
 };
+
+static void creation_event(void *arg, const struct sim_event *event);
 
 static uint64_t tree_hash(struct fixture *fx)
 {
@@ -112,6 +115,22 @@ static void creation_failed(struct creation *cr, enum crash_kind kind, uint64_t 
             crash_name(kind), (unsigned long long)seed, what, err_name(err), fx->said);
 }
 
+// Makes the store over what is left of one, and crashes at times in that too.
+static int create_again(struct creation *cr, struct fixture *fx)
+{
+    struct creation inner = {
+        .sim = fx->sim, .options = cr->options, .whole = cr->whole, .again = true};
+
+    if (!cr->again && cr->made++ % 12 == 0)
+        sim_set_event_hook(fx->sim, creation_event, &inner);
+    int err = fixture_create(fx);
+
+    sim_set_event_hook(fx->sim, NULL, NULL);
+    cr->outcomes += inner.outcomes;
+    cr->failed = cr->failed || inner.failed;
+    return err;
+}
+
 // Either there is no store, and making one works; or there is a whole empty one.
 static void try_creation(struct creation *cr, enum crash_kind kind, uint64_t seed)
 {
@@ -127,8 +146,7 @@ static void try_creation(struct creation *cr, enum crash_kind kind, uint64_t see
     if (err < 0) {
         if (sim_hash(fx.sim) != before)
             creation_failed(cr, kind, seed, "a refused opening has changed the disk", err, &fx);
-        err = fixture_create(&fx);
-        cr->made++;
+        err = create_again(cr, &fx);
         if (err == 0)
             err = fixture_open(&fx);
         if (err < 0)
@@ -154,7 +172,7 @@ static void creation_event(void *arg, const struct sim_event *event)
     cr->points++;
     for (unsigned kind = 0; kind < CRASH_KIND_COUNT; kind++)
         try_creation(cr, (enum crash_kind)kind, 2 * cr->points);
-    for (unsigned i = 0; i < 6; i++)
+    for (unsigned i = 0; i < 6 && !cr->again; i++)
         try_creation(cr, i % 2 ? CRASH_RANDOM : CRASH_GARBAGE, 1000 * cr->points + i);
 }
 

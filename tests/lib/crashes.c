@@ -37,6 +37,7 @@ void crashes_free(struct crashes *c)
 {
     if (c->w->fx.sim)
         sim_set_event_hook(c->w->fx.sim, NULL, NULL);
+    c->w->after_step = NULL;
     drop_images(c);
     free(c->images);
     free(c->seen);
@@ -158,10 +159,11 @@ static void try_outcome(struct crashes *c, const struct place *at, struct sim *s
         check_image(c, at, sim, "of the crashed image");
     if (open_outcome(c, at, &fx, "first") && read_tree(c, at, &fx, &first)) {
         compare_state(c, at, &first);
-        fixture_leave(&fx);
-        crash_disk(fx.sim, CRASH_DROP_ALL, 0);
-        if (whole)
+        if (whole) {
+            fixture_leave(&fx);
+            crash_disk(fx.sim, CRASH_DROP_ALL, 0);
             check_image(c, at, fx.sim, "of the recovered image");
+        }
         if (whole && open_outcome(c, at, &fx, "second") && read_tree(c, at, &fx, &second) &&
             second.hash != first.hash)
             violation(c, at, "a second recovery gives another tree");
@@ -229,6 +231,20 @@ static void crash_recovery(struct crashes *c, const struct place *at, const stru
     }
 }
 
+// `sim` is the disk after the crash; it is consumed.
+static void try_disk(struct crashes *c, const struct place *at, struct sim *sim)
+{
+    c->outcomes++;
+    if (seen_before(c, rng_mix(sim_hash(sim), at->from * UINT64_C(1000003) + at->to))) {
+        sim_destroy(sim);
+        return;
+    }
+    c->states++;
+    if (at->depth < 3 && rng_chance(&c->r, at->depth == 0 ? c->again_percent : 12))
+        crash_recovery(c, at, sim);
+    try_outcome(c, at, sim); // which frees it
+}
+
 static void try_kind(struct crashes *c, const struct crash_image *image, size_t from, size_t to,
                      unsigned depth, enum crash_kind kind)
 {
@@ -238,15 +254,39 @@ static void try_kind(struct crashes *c, const struct crash_image *image, size_t 
     at.seed = rng_next(&c->r);
     lie_end(sim);
     crash_disk(sim, kind, at.seed);
-    c->outcomes++;
-    if (seen_before(c, rng_mix(sim_hash(sim), from * UINT64_C(1000003) + to))) {
-        sim_destroy(sim);
+    try_disk(c, &at, sim);
+}
+
+// The parts that bit i of `subset` keeps, or with a number of parts that is too large half of them.
+static void try_subset(struct crashes *c, const struct crash_image *image, size_t to, size_t parts,
+                       uint64_t subset, bool all)
+{
+    struct place at = {
+        .image = image, .kind = CRASH_SUBSET, .seed = subset, .from = image->from, .to = to};
+    struct sim *sim = sim_clone(image->sim);
+    bool *keep = calloc(parts + 1, sizeof(*keep)); // never of no bytes
+    struct rng drawn = {subset};
+
+    AF_ASSERT(keep);
+    for (size_t i = 0; i < parts; i++)
+        keep[i] = all ? subset >> i & 1 : rng_next(&drawn) >> 63;
+    lie_end(sim);
+    crash_subset(sim, keep, !all && subset % 2, subset);
+    free(keep);
+    try_disk(c, &at, sim);
+}
+
+static void try_subsets(struct crashes *c, const struct crash_image *image, size_t to)
+{
+    size_t parts = sim_cut_parts(image->sim);
+    bool all = parts <= c->subset_parts;
+    uint64_t count = all ? UINT64_C(1) << parts : c->subset_draws;
+
+    if (c->subset_parts == 0)
         return;
-    }
-    c->states++;
-    if (depth < 3 && rng_chance(&c->r, depth == 0 ? c->again_percent : 12))
-        crash_recovery(c, &at, sim);
-    try_outcome(c, &at, sim); // which frees it
+    c->exhausted += all;
+    for (uint64_t i = 0; i < count; i++)
+        try_subset(c, image, to, parts, all ? i : rng_next(&c->r), all);
 }
 
 static void try_kinds(struct crashes *c, const struct crash_image *image, size_t from, size_t to,
@@ -262,6 +302,7 @@ static void try_kinds(struct crashes *c, const struct crash_image *image, size_t
         try_kind(c, image, from, to, depth, i % 2 ? CRASH_GARBAGE : CRASH_RANDOM);
     if (c->kills && rng_chance(&c->r, 25))
         try_kind(c, image, from, to, depth, CRASH_KILL);
+    try_subsets(c, image, to);
 }
 
 void crashes_try(struct crashes *c)
@@ -306,9 +347,17 @@ static void on_event(void *arg, const struct sim_event *event)
         .sim = sim_clone(c->w->fx.sim), .event = *event, .from = c->opening ? 0 : c->w->m.acked};
 }
 
+static void after_step(void *arg, struct world *w)
+{
+    (void)w;
+    crashes_try(arg);
+}
+
 void crashes_watch(struct crashes *c)
 {
     sim_set_event_hook(c->w->fx.sim, on_event, c);
+    c->w->after_step = after_step;
+    c->w->arg = c;
 }
 
 bool crashes_all_sites(const struct crashes *c)
@@ -353,23 +402,35 @@ void crashes_reopen(struct crashes *c)
 
 // ---- the work ----
 
-static void after_step(void *arg, struct world *w)
-{
-    (void)w;
-    crashes_try(arg);
-}
-
 static bool going(const struct crashes *c)
 {
     return !world_over(c->w) && c->violations == 0;
+}
+
+void crashes_small_work(struct crashes *c, unsigned rounds)
+{
+    struct world *w = c->w;
+
+    for (unsigned round = 0; round < rounds && going(c); round++) {
+        for (unsigned i = 0; i < 15 && going(c); i++)
+            world_step(w);
+        if (round % 2 == 1 && going(c)) {
+            world_checkpoint(w);
+            crashes_try(c);
+        }
+        if (round % 4 == 3 && going(c)) {
+            world_close(w);
+            crashes_try(c);
+            if (going(c))
+                crashes_reopen(c);
+        }
+    }
 }
 
 void crashes_work(struct crashes *c, unsigned rounds)
 {
     struct world *w = c->w;
 
-    w->after_step = after_step;
-    w->arg = c;
     for (unsigned round = 0; round < rounds && going(c); round++) {
         for (unsigned i = 0; i < 60 && going(c); i++)
             world_step(w);
@@ -388,5 +449,4 @@ void crashes_work(struct crashes *c, unsigned rounds)
                 crashes_reopen(c);
         }
     }
-    w->after_step = NULL;
 }

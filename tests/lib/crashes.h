@@ -41,24 +41,27 @@ struct crashes {
     unsigned random_cuts; // outcomes beside all dropped, all kept
     unsigned again_percent;  // of the recoveries that are crashed in turn
     unsigned verify_percent; // of the outcomes
-    bool quiet;              // violations are expected
-    bool kills;              // killed processes too, and not only power cuts
-    bool opening;            // the model starts anew with what is found
-    struct world *w;         // whose model is compared with
+    // Where a cut has at most so many parts (sim_cut_parts()), every subset of them is an outcome;
+    // where it has more, so many subsets that are drawn. 0: none.
+    unsigned subset_parts, subset_draws;
+    bool quiet;      // violations are expected
+    bool kills;      // killed processes too, and not only power cuts
+    bool opening;    // the model starts anew with what is found
+    struct world *w; // whose model is compared with
     struct crash_image *images;
     size_t image_count, image_cap;
     struct crash_site sites[CRASH_SITES];
     size_t site_count;
     uint64_t *seen; // disks that were tried, hashed with what was demanded of them
     size_t seen_count, seen_cap;
-    uint64_t events, points, outcomes, states, again, deepest, violations;
+    uint64_t events, points, outcomes, exhausted, states, again, deepest, violations;
     char why[1200]; // of the first violation
 };
 
 void crashes_init(struct crashes *c, struct world *w, uint64_t seed);
 void crashes_free(struct crashes *c);
-// From here on the events of the world's disk are crash points. To be called again after each crash
-// or exchange of the disk.
+// From here on the events of the world's disk are crash points, tried after each call of the world.
+// To be called again after each crash or exchange of the disk.
 void crashes_watch(struct crashes *c);
 // Tries what has been taken since the last time. After each call of the world.
 void crashes_try(struct crashes *c);
@@ -73,5 +76,8 @@ bool crashes_all_sites(const struct crashes *c);
 // that are unlinked, checkpoints, rolling segments, a clean end and an opening. About `rounds`
 // times 60 calls.
 void crashes_work(struct crashes *c, unsigned rounds);
+// Few calls, with a checkpoint after every thirty and a clean end after every sixty; 15 calls a
+// round.
+void crashes_small_work(struct crashes *c, unsigned rounds);
 
 #endif

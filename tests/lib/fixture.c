@@ -155,13 +155,19 @@ void crash_disk(struct sim *sim, enum crash_kind kind, uint64_t seed)
     sim_count_crash(sim);
 }
 
+void crash_subset(struct sim *sim, const bool *keep, bool garbage, uint64_t seed)
+{
+    sim_power_cut_parts(sim, keep, garbage, seed);
+    sim_count_crash(sim);
+}
+
 const char *crash_name(enum crash_kind kind)
 {
-    static const char *const names[CRASH_KIND_COUNT] = {"all unsynced dropped", "all unsynced kept",
-                                                        "some unsynced kept or torn",
-                                                        "some unsynced garbage", "process killed"};
+    static const char *const names[] = {
+        "all unsynced dropped",  "all unsynced kept", "some unsynced kept or torn",
+        "some unsynced garbage", "process killed",    "a subset of the unsynced"};
 
-    return (unsigned)kind < CRASH_KIND_COUNT ? names[kind] : "?";
+    return (unsigned)kind < AF_ARRAY_LEN(names) ? names[kind] : "?";
 }
 
 // ---- waiting ----

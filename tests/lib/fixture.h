@@ -42,10 +42,13 @@ enum crash_kind {
     CRASH_RANDOM = SIM_CUT_RANDOM,
     CRASH_GARBAGE = SIM_CUT_GARBAGE,
     CRASH_KILL,
-    CRASH_KIND_COUNT
+    CRASH_KIND_COUNT,
+    CRASH_SUBSET = CRASH_KIND_COUNT, // a power cut with crash_subset()
 };
 // The disk is then recovered and checked by the caller; it is counted as that (sim_count_crash()).
 void crash_disk(struct sim *sim, enum crash_kind kind, uint64_t seed);
+// sim_power_cut_parts(), counted likewise.
+void crash_subset(struct sim *sim, const bool *keep, bool garbage, uint64_t seed);
 const char *crash_name(enum crash_kind kind);
 
 // Waits for the result.
