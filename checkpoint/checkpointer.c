@@ -112,11 +112,18 @@ int checkpointer_run(struct checkpointer *p)
     return result;
 }
 
-void checkpointer_await(struct checkpointer *p)
+void checkpointer_between(struct checkpointer *p, void (*work)(void *arg, struct checkpoint *c),
+                          void *arg)
 {
     af_lock(&p->lock);
     while (p->running)
         af_cond_wait(&p->done, &p->lock);
+    p->running = true;
+    af_unlock(&p->lock);
+    work(arg, p->checkpoint);
+    af_lock(&p->lock);
+    p->running = false;
+    af_cond_broadcast(&p->done);
     af_unlock(&p->lock);
 }
 

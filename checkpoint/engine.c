@@ -18,6 +18,7 @@
 #include "checkpoint/engine_internal.h"
 #include "checkpoint/recovery.h"
 #include "checkpoint/superblock_format.h"
+#include "store/damage.h"
 
 #define CACHE_BYTES_DEFAULT    (UINT64_C(256) << 20)
 #define CACHE_BYTES_MIN        (UINT64_C(1) << 20)
@@ -69,13 +70,7 @@ static void pressure(void *arg)
     struct engine *e = arg;
 
     checkpointer_kick(&e->checkpointer);
-}
-
-static void await_checkpoint(void *arg)
-{
-    struct engine *e = arg;
-
-    checkpointer_await(&e->checkpointer);
+    scrub_kick(&e->scrub);
 }
 
 static void need_segments(void *arg)
@@ -146,7 +141,6 @@ static int replay(struct engine *e, struct recovery *r)
     config.read_only = e->disk_read_only;
     config.make_room = make_room;
     config.pressure = pressure;
-    config.await_checkpoint = await_checkpoint;
     config.arg = e;
     int err = recovery_replay(r, &config, !e->disk_read_only);
     e->store = r->store;
@@ -194,18 +188,18 @@ static int restart(struct engine *e, struct recovery *r)
     return 0;
 }
 
-// The store accepts changes from here on. Only now do log and store learn of the switches: what
-// recovery has done does not depend on them.
+// The store accepts changes from here on.
 static int start(struct engine *e, struct recovery *r)
 {
     struct wal *wal = e->checkpoint.wal;
+    int err = e->options.threads ? scrub_start(&e->scrub, e->store, e->io) : 0;
 
-    store_set_switches(e->store, e->options.switches);
+    if (err < 0)
+        return examine_refuse(&r->x, err, "cannot start the scrub thread: %s", err_text(err));
     if (!wal)
         return 0;
-    wal_set_switches(wal, e->options.switches);
     wal_set_need_segments(wal, need_segments, e);
-    int err = wal_prepare_segments(wal);
+    err = wal_prepare_segments(wal);
     if (err == -ENOSPC || err == -EDQUOT) {
         message(&e->options.sink, MESSAGE_WARNING,
                 "the file system of the store has no room for another log segment");
@@ -235,6 +229,7 @@ static void destroy(struct engine *e)
     io_file_close(e->data);
     io_file_close(e->data_log);
     checkpoint_free(&e->checkpoint);
+    scrub_destroy(&e->scrub);
     checkpointer_destroy(&e->checkpointer);
     free(e);
 }
@@ -277,6 +272,7 @@ int engine_open(struct io *io, const struct engine_options *options, struct engi
     e->io = io;
     e->options = engine_options_complete(options);
     checkpointer_init(&e->checkpointer, &e->checkpoint, &e->options.sink);
+    scrub_init(&e->scrub, &e->checkpointer, &e->options.sink);
     int err = open_steps(e, &r);
     if (err == 0) {
         recovery_report(&r);
@@ -286,6 +282,7 @@ int engine_open(struct io *io, const struct engine_options *options, struct engi
         if (message_text)
             (void)snprintf(message_text, message_size, "%s",
                            r.x.message[0] ? r.x.message : err_text(err));
+        scrub_stop(&e->scrub);
         checkpointer_stop(&e->checkpointer);
         destroy(e);
     }
@@ -322,6 +319,7 @@ static int shut_down(struct engine *e)
 
 int engine_close(struct engine *e)
 {
+    scrub_stop(&e->scrub);
     checkpointer_stop(&e->checkpointer);
     int err = e->checkpoint.wal ? shut_down(e) : 0;
     destroy(e);
@@ -330,6 +328,7 @@ int engine_close(struct engine *e)
 
 void engine_abandon(struct engine *e)
 {
+    scrub_stop(&e->scrub);
     checkpointer_stop(&e->checkpointer);
     destroy(e);
 }
@@ -357,6 +356,24 @@ void engine_tick(struct engine *e)
         checkpointer_tick(&e->checkpointer);
 }
 
+int engine_scrub(struct engine *e, uint64_t rate)
+{
+    if (e->options.threads)
+        return scrub_want(&e->scrub, rate);
+    scrub_run(&e->scrub, e->store, e->io, rate);
+    return 0;
+}
+
+void engine_scrub_cancel(struct engine *e)
+{
+    scrub_cancel(&e->scrub);
+}
+
+void engine_get_scrub(struct engine *e, struct engine_scrub *ret_scrub)
+{
+    scrub_get(&e->scrub, ret_scrub);
+}
+
 int engine_sync(struct engine *e)
 {
     struct wal *wal = e->checkpoint.wal;
@@ -366,10 +383,8 @@ int engine_sync(struct engine *e)
 
 void engine_get_status(struct engine *e, struct engine_status *ret_status)
 {
-    struct engine_status s = {.recovery = e->recovery,
-                              .segment_bytes = e->segment_bytes,
-                              .io = io_describe(e->io),
-                              .switches = e->options.switches};
+    struct engine_status s = {
+        .recovery = e->recovery, .segment_bytes = e->segment_bytes, .io = io_describe(e->io)};
     struct checkpoint_stats stats;
 
     store_get_status(e->store, &s.store);
@@ -378,6 +393,7 @@ void engine_get_status(struct engine *e, struct engine_status *ret_status)
     s.last_checkpoint_us = stats.last_us;
     s.last_checkpoint_bytes = stats.last_bytes;
     memcpy(s.uuid, e->uuid, sizeof(s.uuid));
+    s.damage_count = store_damage_lines(e->store, s.damage, ENGINE_DAMAGE_LINES);
     s.read_only = e->checkpoint.wal == NULL;
     (void)snprintf(s.state, sizeof(s.state), "%s",
                    s.store.failed ? "failed"

@@ -9,7 +9,6 @@
 
 #include "base/io.h"
 #include "base/message.h"
-#include "base/switch.h"
 #include "store/store.h"
 
 struct buf;
@@ -24,9 +23,8 @@ struct engine_options {
     uint64_t pending_bytes;  // 0: default
     bool read_only; // recovers first (unless the disk is read-only, then only a clean store opens),
                     // then changes nothing
-    struct switches switches; // read here only; recovery does not know them
-    bool threads; // run the checkpoint thread; false: tests call engine_checkpoint() and
-                  // engine_tick() themselves and waiting calls do their own work inline
+    bool threads;   // run the checkpoint thread; false: tests call engine_checkpoint() and
+                    // engine_tick() themselves and waiting calls do their own work inline
     struct message_sink sink;
 };
 
@@ -45,6 +43,19 @@ struct engine_recovery {
     char text[512]; // all of it in a sentence or two
 };
 
+// The scrub that runs, or the last one.
+enum engine_scrub_state { ENGINE_SCRUB_NEVER, ENGINE_SCRUB_RUNNING, ENGINE_SCRUB_ENDED };
+struct engine_scrub {
+    enum engine_scrub_state state;
+    uint64_t number;             // since the store was opened
+    uint64_t rate;               // bytes a second, 0: no bound
+    uint64_t bytes, total_bytes; // read; in use when it began
+    uint64_t nodes, data_blocks, map_blocks;
+    uint64_t damage; // found, those that were known included
+    int result;      // why it ended early: -EINTR, or what kept it from going on; 0
+};
+
+#define ENGINE_DAMAGE_LINES 8u
 struct engine_status {
     struct store_status store;
     struct engine_recovery recovery;
@@ -53,9 +64,10 @@ struct engine_status {
     uint64_t last_checkpoint_us, last_checkpoint_bytes;
     uint64_t segment_bytes;
     const char *io; // io_describe()
-    struct switches switches;
     bool read_only;
-    char state[24]; // "running", "read-only", "failed"
+    char state[24];      // "running", "read-only", "failed"
+    size_t damage_count; // lines in use: the first names of what is damaged
+    char damage[ENGINE_DAMAGE_LINES][STORE_DAMAGE_LINE];
 };
 
 // Makes a store in the directory of `io` (must be empty but for lost+found or the leftovers of an
@@ -77,6 +89,15 @@ struct wal *engine_wal(struct engine *e); // NULL when the store is open read-on
 void engine_get_status(struct engine *e, struct engine_status *ret_status);
 // The same as text ("key: value" lines) or JSON.
 void engine_status_text(const struct engine_status *status, bool json, struct buf *out);
+
+// Reads everything on disk and compares it with its checksums, in the background (scrub.h):
+// superblocks, log, space map, tree, data. `rate`: bytes a second, 0: no bound. -EBUSY when one
+// runs. Without threads it runs in the caller.
+int engine_scrub(struct engine *e, uint64_t rate) AF_NODISCARD;
+void engine_scrub_cancel(struct engine *e);
+void engine_get_scrub(struct engine *e, struct engine_scrub *ret_scrub);
+// "key: value" lines.
+void engine_scrub_text(const struct engine_scrub *scrub, struct buf *out);
 
 // Publishes a checkpoint now (waits for it). Without threads it runs in the caller.
 int engine_checkpoint(struct engine *e) AF_NODISCARD;

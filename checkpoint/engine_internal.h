@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checkpointer.h"
 #include "checkpoint/engine.h"
+#include "checkpoint/scrub.h"
 
 struct engine {
     struct io *io; // borrowed
@@ -17,6 +18,7 @@ struct engine {
     struct store *store;
     struct checkpoint checkpoint; // owns its superblock file and the log: checkpoint.wal
     struct checkpointer checkpointer;
+    struct scrub scrub;
     struct engine_recovery recovery;
     uint8_t uuid[16];
     uint64_t segment_bytes;

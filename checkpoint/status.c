@@ -2,6 +2,7 @@
 // The state of a running engine as text or JSON: one flat list of names and values, the same in
 // both.
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/buf.h"
@@ -82,8 +83,6 @@ static void uuid_out(struct list_out *l, const char *key, const uint8_t uuid[16]
 
 static void engine_out(struct list_out *l, const struct engine_status *s)
 {
-    char off[SWITCHES_TEXT_BYTES];
-
     text_out(l, "state", s->state);
     if (s->store.failed) {
         text_out(l, "failure", s->store.failed_what);
@@ -92,12 +91,16 @@ static void engine_out(struct list_out *l, const struct engine_status *s)
     bool_out(l, "read_only", s->read_only);
     uuid_out(l, "uuid", s->uuid);
     text_out(l, "io", s->io);
-    switches_off_text(s->switches, off);
-    text_out(l, "switched_off", off);
     number_out(l, "inodes", s->store.inodes);
     number_out(l, "orphans", s->store.orphans);
     number_out(l, "errors", s->store.errors);
-    number_out(l, "damaged", s->store.damage_count);
+    number_out(l, "damaged", s->store.damage_count + s->store.damage_unlisted);
+    for (size_t i = 0; i < s->damage_count; i++) {
+        char key[40];
+
+        snprintf(key, sizeof(key), "damage_%zu", i + 1);
+        text_out(l, key, s->damage[i]);
+    }
 }
 
 static void log_out(struct list_out *l, const struct engine_status *s)
@@ -178,4 +181,26 @@ void engine_status_text(const struct engine_status *status, bool json, struct bu
     recovery_out(&l, &status->recovery);
     if (json)
         buf_printf(out, "\n}\n");
+}
+
+// ---- the scrub ----
+
+void engine_scrub_text(const struct engine_scrub *scrub, struct buf *out)
+{
+    struct list_out l = {.out = out};
+
+    text_out(&l, "state",
+             scrub->state == ENGINE_SCRUB_RUNNING ? "running"
+             : scrub->state == ENGINE_SCRUB_NEVER ? "never"
+             : scrub->result < 0                  ? "ended early"
+                                                  : "done");
+    number_out(&l, "number", scrub->number);
+    number_out(&l, "rate", scrub->rate);
+    number_out(&l, "bytes", scrub->bytes);
+    number_out(&l, "total_bytes", scrub->total_bytes);
+    number_out(&l, "nodes", scrub->nodes);
+    number_out(&l, "data_blocks", scrub->data_blocks);
+    number_out(&l, "map_blocks", scrub->map_blocks);
+    number_out(&l, "damage", scrub->damage);
+    text_out(&l, "result", scrub->result < 0 ? err_text(scrub->result) : "");
 }

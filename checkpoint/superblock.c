@@ -302,7 +302,7 @@ static int choose(const struct superblock_slots *slots)
     return slots->sb[0].sequence > slots->sb[1].sequence ? 0 : 1;
 }
 
-int superblock_load(struct io *io, struct superblock_slots *ret_slots)
+static int load_with(struct io *io, unsigned open_flags, struct superblock_slots *ret_slots)
 {
     struct superblock_slots slots = {.chosen = -1};
     struct io_file *file;
@@ -311,7 +311,7 @@ int superblock_load(struct io *io, struct superblock_slots *ret_slots)
 
     if (!bytes)
         return -ENOMEM;
-    int err = io_file_open(io, SUPERBLOCK_FILE, IO_READ_ONLY, &file);
+    int err = io_file_open(io, SUPERBLOCK_FILE, IO_READ_ONLY | open_flags, &file);
     if (err < 0)
         goto out_bytes;
     err = io_size(file, &file_bytes);
@@ -331,6 +331,16 @@ out_file:
 out_bytes:
     free(bytes);
     return err;
+}
+
+int superblock_load(struct io *io, struct superblock_slots *ret_slots)
+{
+    return load_with(io, IO_READ_ONLY, ret_slots);
+}
+
+int superblock_load_disk(struct io *io, struct superblock_slots *ret_slots)
+{
+    return load_with(io, IO_LOG, ret_slots);
 }
 
 void superblock_slots_free(struct superblock_slots *slots)

@@ -48,6 +48,8 @@ struct superblock_slots {
 };
 // -ENOENT when there is no superblock file. An unreadable slot is a result, not an error.
 int superblock_load(struct io *io, struct superblock_slots *ret_slots) AF_NODISCARD;
+int superblock_load_disk(struct io *io,
+                         struct superblock_slots *ret_slots) AF_NODISCARD; // past the page cache
 void superblock_slots_free(struct superblock_slots *slots);
 // Writes into `slot` of the open file and syncs.
 int superblock_write(struct io_file *file, unsigned slot, const struct superblock *sb) AF_NODISCARD;

@@ -64,6 +64,7 @@ static void found_text(struct verify *v, struct verify_finding f, char *text)
         r->damage++;
         if (r->first_code == 0)
             r->first_code = f.code;
+        verify_affected(v, &f);
     } else {
         r->notes++;
     }
@@ -251,7 +252,7 @@ static void try_replay(struct verify *v, struct examination *x)
     r.claiming = false;
     if (err == 0)
         err = examine_log(x, replay_record, &r);
-    store_close(r.store);
+    v->replayed = r.store;
     if (err == 0) {
         v->result->log_replayed = true;
         return;
@@ -295,6 +296,7 @@ static int begin(struct verify *v, struct io *io, const struct verify_options *o
     pile_init(&v->contents, sizeof(struct content_note));
     pile_init(&v->claims, sizeof(struct claim_note));
     pile_init(&v->orphans, sizeof(struct orphan_note));
+    pile_init(&v->affected, sizeof(struct store_damage));
     v->buffer = aligned_alloc(BLOCK_BYTES, (size_t)EXTENT_BLOCKS_MAX * BLOCK_BYTES);
     v->range_names = malloc(COLLISIONS_MAX * sizeof(v->range_names[0]));
     v->range_lens = malloc(COLLISIONS_MAX);
@@ -303,7 +305,9 @@ static int begin(struct verify *v, struct io *io, const struct verify_options *o
 
 static void end(struct verify *v)
 {
+    store_close(v->replayed);
     io_file_close(v->data);
+    pile_free(&v->affected);
     pile_free(&v->inodes);
     pile_free(&v->names);
     pile_free(&v->contents);
@@ -350,6 +354,8 @@ static int verify_all(struct verify *v)
     // A superblock that the log does not belong to, or no log at all, has been reported.
     if (x.sb && v->fatal == 0 && err != -AF_E_LOG_MISSING)
         verify_log(v, &x);
+    if (v->fatal == 0)
+        verify_names(v);
     examine_free(&x);
     return v->fatal;
 }

@@ -15,6 +15,7 @@
 
 #include "base/attr.h"
 #include "base/io.h"
+#include "store/store.h"
 
 enum verify_severity {
     VERIFY_DAMAGE, // bytes or structures that are not what was written
@@ -35,6 +36,12 @@ struct verify_options {
     // May be NULL. `done` of `total` blocks of the checkpoint have been read.
     void (*progress)(void *arg, uint64_t done, uint64_t total);
     void (*finding)(void *arg, const struct verify_finding *finding);
+    // May be NULL. At the end: names of what damage to `data` affects, where they are known, for
+    // the first STORE_DAMAGE_MAX damages; `part` says which part of it, "" all.
+    void (*affected)(void *arg, const char *path, const char *part,
+                     const struct store_damage *damage);
+    // May be NULL. The same damage has so many more names, or none that is known (0).
+    void (*affected_more)(void *arg, uint64_t names, const struct store_damage *damage);
     void *arg;
     bool skip_data;   // structures only: file data is not read
     bool skip_replay; // the log is scanned, not replayed in memory

@@ -76,6 +76,8 @@ struct verify {
     uint64_t highest_id; // inode or content
 
     struct pile inodes, names, contents, claims, orphans;
+    struct pile affected;   // struct store_damage: what was found in `data`, to be named
+    struct store *replayed; // opened by the replay, as far as that came; NULL: it cannot be
 
     // Of the number whose items pass.
     uint64_t id;
@@ -106,6 +108,12 @@ void verify_found(struct verify *v, const struct verify_finding *finding, const 
 void verify_item_damage(struct verify *v, int code, uint64_t ino, const char *fmt, ...)
     AF_PRINTF(4, 5);
 void verify_progress(struct verify *v, uint64_t blocks);
+
+// ---- verify_names.c ----
+
+// Notes a damage whose names are to be looked for.
+void verify_affected(struct verify *v, const struct verify_finding *finding);
+void verify_names(struct verify *v);
 
 // ---- verify_tree.c ----
 

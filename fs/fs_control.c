@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 // `.aerofs` in the root: answers to its name but is not listed, so that copies and deletions of
-// everything never meet it. What it holds is text made when a file is opened. Its inodes are
+// everything never meet it. What it holds is text made when a file is opened; one file takes
+// commands. Its inodes are
 // synthetic; their node ids lie in a view of their own.
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +14,7 @@
 #include "base/check.h"
 #include "base/err.h"
 #include "fs/fs_reply.h"
+#include "store/damage.h"
 
 static void make_status(struct fs *fs, struct buf *out)
 {
@@ -29,23 +32,43 @@ static void make_status_json(struct fs *fs, struct buf *out)
     engine_status_text(&status, true, out);
 }
 
-// One line for each thing that was met: cause, where, how often, in words.
 static void make_damage(struct fs *fs, struct buf *out)
 {
-    struct store_damage *damage = calloc(STORE_DAMAGE_MAX, sizeof(*damage));
+    store_damage_text(fs->store, out);
+}
 
-    if (!damage) {
-        out->failed = true;
-        return;
+static void make_scrub(struct fs *fs, struct buf *out)
+{
+    struct engine_scrub scrub;
+
+    engine_get_scrub(fs->engine, &scrub);
+    engine_scrub_text(&scrub, out);
+}
+
+// What is written to .aerofs/scrub is a command:
+//   start [RATE]   scrub with at most RATE bytes a second
+//   run [RATE]     the same, and end it when this descriptor is closed: who asked has gone
+//   stop           end it
+static int command_scrub(struct fs *fs, const char *text, uint64_t *ret_bound)
+{
+    unsigned long long rate = 0;
+    char word[8], rest;
+    int words = sscanf(text, "%7s %llu %c", word, &rate, &rest);
+    struct engine_scrub scrub;
+
+    if (words == 1 && strcmp(word, "stop") == 0) {
+        engine_scrub_cancel(fs->engine);
+        return 0;
     }
-    size_t count = store_get_damage(fs->store, damage, STORE_DAMAGE_MAX);
-    for (size_t i = 0; i < count; i++)
-        buf_printf(out, "%s inode=%llu offset=%llu address=%llu count=%llu %.*s\n",
-                   err_name(damage[i].code), (unsigned long long)damage[i].ino,
-                   (unsigned long long)damage[i].off, (unsigned long long)damage[i].address,
-                   (unsigned long long)damage[i].count, (int)sizeof(damage[i].text),
-                   damage[i].text);
-    free(damage);
+    bool bound = words > 0 && strcmp(word, "run") == 0;
+    if (words < 1 || words > 2 || (!bound && strcmp(word, "start") != 0))
+        return -EINVAL;
+    int r = engine_scrub(fs->engine, rate);
+    if (r == 0 && bound) {
+        engine_get_scrub(fs->engine, &scrub);
+        *ret_bound = scrub.number;
+    }
+    return r;
 }
 
 // Where the store lies, for umount: it waits until the lock there is free.
@@ -55,16 +78,25 @@ static void make_store(struct fs *fs, struct buf *out)
 }
 
 #define CONTROL_DIRECTORY 1u
+#define COMMAND_BYTES     64u
 
 static const struct control_file {
     const char *name;
     unsigned number;
     void (*make)(struct fs *fs, struct buf *out);
+    // NULL: it cannot be written to. *ret_bound: the scrub that ends with this descriptor.
+    int (*command)(struct fs *fs, const char *text, uint64_t *ret_bound);
 } control_files[] = {
-    {"status", 2, make_status},
-    {"status.json", 3, make_status_json},
-    {"damage", 4, make_damage},
-    {"store", 5, make_store},
+    {"status", 2, make_status, NULL},        {"status.json", 3, make_status_json, NULL},
+    {"damage", 4, make_damage, NULL},        {"store", 5, make_store, NULL},
+    {"scrub", 6, make_scrub, command_scrub},
+};
+
+// An open control file.
+struct control_handle {
+    const struct control_file *file;
+    struct buf text;
+    uint64_t bound; // number of the scrub that ends when this is closed; 0: none
 };
 
 static const struct control_file *file_by_ino(fuse_ino_t ino)
@@ -87,14 +119,15 @@ static int control_attr(struct fs *fs, fuse_ino_t ino, struct store_attr *ret_at
 {
     struct store_attr attr;
     bool directory = ino == FS_CONTROL_INO(CONTROL_DIRECTORY);
+    const struct control_file *file = file_by_ino(ino);
 
-    if (!directory && !file_by_ino(ino))
+    if (!directory && !file)
         return -ENOENT;
     int r = store_getattr(fs->store, fs_how(), INO_ROOT, &attr);
     if (r)
         return r;
     attr.ino = ino;
-    attr.mode = directory ? S_IFDIR | 0555u : S_IFREG | 0444u;
+    attr.mode = directory ? S_IFDIR | 0555u : S_IFREG | (file->command ? 0644u : 0444u);
     attr.nlink = directory ? 2 : 1;
     attr.size = 0;
     attr.blocks = 0;
@@ -163,50 +196,83 @@ void fs_control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, 
     fs_reply_bytes(req, listing.bytes, listing.used);
 }
 
+static struct control_handle *handle_of(const struct fuse_file_info *fi)
+{
+    return (struct control_handle *)(uintptr_t)fi->fh;
+}
+
+static void handle_free(struct control_handle *h)
+{
+    buf_free(&h->text);
+    free(h);
+}
+
 void fs_control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct fs *fs = fuse_req_userdata(req);
     const struct control_file *file = file_by_ino(ino);
-    struct buf *text = file ? calloc(1, sizeof(*text)) : NULL;
-    int r = !file ? -ENOENT : !text ? -ENOMEM : 0;
+    struct control_handle *h = file ? calloc(1, sizeof(*h)) : NULL;
+    int r = !file ? -ENOENT : !h ? -ENOMEM : 0;
 
     // The mode does not keep root from trying.
-    if (r == 0 && (fi->flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY)
+    if (r == 0 && !file->command && (fi->flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY)
         r = -EPERM;
     if (r) {
-        free(text);
+        free(h);
         fs_reply_result(req, ino, r);
         return;
     }
-    buf_init(text);
-    file->make(fs, text);
-    if (text->failed) {
-        buf_free(text);
-        free(text);
+    h->file = file;
+    buf_init(&h->text);
+    file->make(fs, &h->text);
+    if (h->text.failed) {
+        handle_free(h);
         fs_reply_result(req, ino, -ENOMEM);
         return;
     }
-    fi->fh = (uint64_t)(uintptr_t)text;
+    fi->fh = (uint64_t)(uintptr_t)h;
     fi->direct_io = 1; // read to its end, whatever size stat(2) shows, and never from a cache
-    if (!fs_reply_open(req, fi)) {
-        buf_free(text);
-        free(text);
-    }
+    if (!fs_reply_open(req, fi))
+        handle_free(h);
 }
 
 void fs_control_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    const struct buf *text = (const struct buf *)(uintptr_t)fi->fh;
+    const struct buf *text = &handle_of(fi)->text;
     size_t at = off < 0 || (uint64_t)off > text->len ? text->len : (size_t)off;
 
     fs_reply_bytes(req, text->bytes + at, AF_MIN(size, text->len - at));
 }
 
+void fs_control_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size,
+                      struct fuse_file_info *fi)
+{
+    struct control_handle *h = handle_of(fi);
+    char text[COMMAND_BYTES];
+    int r = h->file->command ? 0 : -EPERM;
+
+    if (r == 0 && (size == 0 || size >= sizeof(text)))
+        r = -EINVAL;
+    if (r == 0) {
+        memcpy(text, bytes, size);
+        text[size] = 0;
+        r = h->file->command(fuse_req_userdata(req), text, &h->bound);
+    }
+    if (r)
+        fs_reply_result(req, ino, r);
+    else
+        fs_reply_written(req, size);
+}
+
 void fs_control_release(fuse_req_t req, struct fuse_file_info *fi)
 {
-    struct buf *text = (struct buf *)(uintptr_t)fi->fh;
+    struct fs *fs = fuse_req_userdata(req);
+    struct control_handle *h = handle_of(fi);
+    struct engine_scrub scrub;
 
-    buf_free(text);
-    free(text);
+    engine_get_scrub(fs->engine, &scrub);
+    if (h->bound && scrub.number == h->bound)
+        engine_scrub_cancel(fs->engine);
+    handle_free(h);
     fs_reply_result(req, 0, 0);
 }

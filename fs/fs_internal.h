@@ -44,10 +44,6 @@ struct fs {
     char *mountpoint, *store_path;
     struct fs_present present;
     bool read_only;
-    // Set at mount (base/switch.h).
-    bool
-        kernel_cache; // the kernel may keep what it was told, and leave out requests without effect
-    bool read_ahead;  // by the kernel
 
     struct fuse_session *session;
     int device_fd;         // of the session, non-blocking
@@ -114,6 +110,8 @@ void fs_control_getattr(fuse_req_t req, fuse_ino_t ino);
 void fs_control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus);
 void fs_control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_control_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
+void fs_control_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size,
+                      struct fuse_file_info *fi);
 void fs_control_release(fuse_req_t req, struct fuse_file_info *fi);
 
 // ---- helpers of the handlers ----

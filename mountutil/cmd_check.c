@@ -42,6 +42,42 @@ static void print_finding(void *arg, const struct verify_finding *f)
     putchar('\n');
 }
 
+// Names may hold any byte but / and 0.
+static void print_path(const char *path)
+{
+    for (const unsigned char *p = (const unsigned char *)path; *p; p++)
+        if (*p < 32 || *p == 127 || *p == '\\')
+            printf("\\x%02x", *p);
+        else
+            putchar(*p);
+}
+
+static void print_affected(void *arg, const char *path, const char *part,
+                           const struct store_damage *damage)
+{
+    struct check *c = arg;
+
+    cmd_progress_end(&c->progress);
+    printf("affected: ");
+    print_path(path);
+    if (part[0])
+        printf(" (%s)", part);
+    if (damage->address)
+        printf(": block %" PRIu64 " of data", damage->address);
+    putchar('\n');
+}
+
+static void print_affected_more(void *arg, uint64_t names, const struct store_damage *damage)
+{
+    (void)arg;
+    if (names > 0)
+        printf("affected: %" PRIu64 " more names: block %" PRIu64 " of data\n", names,
+               damage->address);
+    else if (damage->ino)
+        printf("affected: a file whose name is not known, inode or content %" PRIu64 "\n",
+               damage->ino);
+}
+
 static void print_counts(const struct verify_result *r)
 {
     printf("inodes %" PRIu64 " (directories %" PRIu64 ", files %" PRIu64 ", symlinks %" PRIu64
@@ -95,6 +131,8 @@ static int check_store(const struct command *command, const struct store_dir *di
     }
     options->progress = show_progress;
     options->finding = print_finding;
+    options->affected = print_affected;
+    options->affected_more = print_affected_more;
     options->arg = c;
     cmd_progress_start(&c->progress);
     int err = verify_image(dir->io, options, &result);
@@ -140,7 +178,8 @@ const struct command cmd_check = {
         "Reads everything that the newest superblock reaches, with the log replayed in memory, and\n"
         "verifies every checksum, the order of the tree, the counts of links and the space map; finds\n"
         "leaked blocks. What a crash leaves behind (a log to be replayed, a torn tail) is a note, no\n"
-        "damage. Nothing is changed. The store cannot be mounted meanwhile.\n"
+        "damage. The names of what damage affects follow its findings, as far as they are known.\n"
+        "Nothing is changed. The store cannot be mounted meanwhile.\n"
         "\n"
         "  --quiet       print damage and the verdict only\n"
         "  --skip-data   do not read the data of files, only the structures\n"

@@ -49,7 +49,6 @@ struct tree {
     // The checkpoint under way, so that checksums of frozen children reach both trees.
     bool frozen;
     struct tree_root frozen_root;
-    bool single_writes; // a call of its own for each block of it
 };
 
 // Reads. `root` is &t->root or a view's. Values point into the block and hold until the lock is
@@ -64,6 +63,21 @@ int tree_next(struct tree *t, const struct tree_root *root, struct fault *f, str
 int tree_prev(struct tree *t, const struct tree_root *root, struct fault *f, struct key first,
               struct key last, struct key *ret_key, const void **ret_value,
               size_t *ret_len) AF_NODISCARD;
+
+// The way from the root to the leaf whose range holds a key, for walks over everything, which go on
+// behind what is damaged.
+#define TREE_LEVELS 16u // NODE_LEVEL_MAX + 1
+struct tree_way {
+    unsigned root_level;
+    unsigned level; // the lowest one that was come to: 0, or that of the node that failed
+    struct blkref ref[TREE_LEVELS]; // by level, from `root_level` down to `level`
+    struct key low, next;           // range of ref[level]: low <= keys < next
+    bool last;                      // it has no end
+};
+// *ret_leaf: the leaf, when it is in memory; else NULL, and ref[0] says where it lies. 0,
+// -AF_E_FAULT, or a corruption code of the inner node at ret->level.
+int tree_way(struct tree *t, const struct tree_root *root, struct fault *f, struct key key,
+             struct tree_way *ret, struct block **ret_leaf) AF_NODISCARD;
 
 // Begins the count that tree_touch() keeps: what an earlier preparation has touched is forgotten.
 void tree_touch_begin(struct tree *t);

@@ -189,6 +189,43 @@ int tree_prev(struct tree *t, const struct tree_root *root, struct fault *f, str
     return 0;
 }
 
+// Narrows the range of `w` to that of child `i` of `node`.
+static void way_narrow(struct tree_way *w, const uint8_t *node, unsigned i)
+{
+    if (i > 0)
+        w->low = node_key(node, i);
+    if (i + 1 < node_count(node)) {
+        w->next = node_key(node, i + 1);
+        w->last = false;
+    }
+}
+
+int tree_way(struct tree *t, const struct tree_root *root, struct fault *f, struct key key,
+             struct tree_way *ret, struct block **ret_leaf)
+{
+    *ret = (struct tree_way){.level = root->level, .root_level = root->level, .last = true};
+    *ret_leaf = NULL;
+    if (root->level > NODE_LEVEL_MAX)
+        return -AF_E_NODE_LEVEL;
+    ret->ref[root->level] = root->ref;
+    while (ret->level > 0) {
+        struct block *b;
+        int r = tree_fetch(t, f, &ret->ref[ret->level], ret->level, &b);
+        if (r < 0)
+            return r;
+        unsigned i = node_search_child(b->bytes, &key);
+        way_narrow(ret, b->bytes, i);
+        ret->level--;
+        ret->ref[ret->level] = node_child(b->bytes, i);
+    }
+    struct block *b = cache_lookup(t->cache, ret->ref[0].address);
+    if (b && cache_block_is(b, &ret->ref[0], BLOCK_NODE, 0))
+        *ret_leaf = b;
+    // Dirty and frozen blocks are in memory, and only they have no checksum yet.
+    AF_ASSERT(*ret_leaf || ret->ref[0].checksum != 0);
+    return 0;
+}
+
 void tree_touch_begin(struct tree *t)
 {
     t->touch_round++;

@@ -53,7 +53,7 @@ int extent_at(struct store *s, struct fault *f, uint64_t content, uint64_t block
             err = extent_decode(key, value, len, ret);
     }
     if (err == -AF_E_ITEM)
-        store_note_damage(s, err, content, block * BLOCK_BYTES, 0);
+        store_note_item(s, err, content);
     return err;
 }
 
@@ -80,7 +80,7 @@ int content_touch(struct store *s, struct fault *f, uint64_t content, uint64_t f
                             &at, &value, &len)) == 0) {
         err = extent_decode(at, value, len, &e);
         if (err < 0) {
-            store_note_damage(s, err, content, at.off * BLOCK_BYTES, 0);
+            store_note_item(s, err, content);
             return err;
         }
         if (e.block + e.count > first) {

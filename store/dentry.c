@@ -70,7 +70,7 @@ int dentry_find_tree(struct store *s, struct fault *f, uint64_t dir, const char 
             return err;
         err = dentry_decode(value, value_len, &ret->ino, &ret->type, &found, &found_len);
         if (err < 0) {
-            store_note_damage(s, err, dir, 0, 0);
+            store_note_item(s, err, dir);
             return err;
         }
         if (found_len == len && memcmp(found, name, len) == 0) {

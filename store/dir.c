@@ -50,7 +50,7 @@ static int next_entry(struct store *s, struct fault *f, uint64_t dir, uint64_t f
         return err;
     err = dentry_decode(value, len, &ret->ino, &ret->type, &name, &name_len);
     if (err < 0) {
-        store_note_damage(s, err, dir, 0, 0);
+        store_note_item(s, err, dir);
         return err;
     }
     ret->cookie = key.off;

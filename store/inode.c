@@ -93,7 +93,7 @@ int inode_get(struct store *s, struct fault *f, uint64_t ino, struct inode *ret)
     if (err == 0) {
         err = inode_decode(value, len, ret);
         if (err < 0)
-            store_note_damage(s, err, ino, 0, 0);
+            store_note_item(s, err, ino);
     }
     return err;
 }

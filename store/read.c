@@ -153,24 +153,28 @@ static int plan_locked(struct store *s, struct fault *f, uint64_t ino, struct pl
     return plan_content(s, f, pl, in.content_id, pl->first, last - 1, covered);
 }
 
-// Reads the parts and checks every block; *ret_bad: the part that failed.
-static int read_parts(struct store *s, const struct plan *pl, uint64_t *ret_block,
-                      uint64_t *ret_address)
+// Reads the parts and checks every block; *ret_bad: the first one that failed.
+static int read_parts(struct store *s, const struct plan *pl, struct store_damage *ret_bad)
 {
+    *ret_bad = (struct store_damage){.bytes = BLOCK_BYTES};
+
     for (size_t i = 0; i < pl->part_count; i++) {
         const struct part *p = &pl->parts[i];
         uint8_t *to = pl->bytes + (p->block - pl->first) * BLOCK_BYTES;
         int err = io_pread(s->config.data, to, p->count * BLOCK_BYTES, p->address * BLOCK_BYTES);
 
-        *ret_block = p->block;
-        *ret_address = p->address;
-        if (err < 0)
+        ret_bad->off = p->block * BLOCK_BYTES;
+        ret_bad->address = p->address;
+        if (err < 0) {
+            ret_bad->bytes = p->count * BLOCK_BYTES;
             return err;
+        }
         for (uint64_t b = 0; b < p->count; b++) {
-            *ret_block = p->block + b;
-            *ret_address = p->address + b;
-            if (checksum(CSUM_DATA, 0, to + b * BLOCK_BYTES, BLOCK_BYTES) !=
-                pl->sums[p->first_sum + b])
+            ret_bad->off = (p->block + b) * BLOCK_BYTES;
+            ret_bad->address = p->address + b;
+            ret_bad->expected = pl->sums[p->first_sum + b];
+            ret_bad->found = checksum(CSUM_DATA, 0, to + b * BLOCK_BYTES, BLOCK_BYTES);
+            if (ret_bad->found != ret_bad->expected)
                 return -AF_E_DATA_CHECKSUM;
         }
     }
@@ -200,8 +204,7 @@ static int plan_run(struct store *s, enum store_how how, uint64_t ino, struct pl
 }
 
 // `bytes`: the caller's, used as they are when the range is one of whole blocks.
-static int plan_init(const struct store *s, struct plan *pl, uint64_t off, size_t size,
-                     uint8_t *bytes)
+static int plan_init(struct plan *pl, uint64_t off, size_t size, uint8_t *bytes)
 {
     size_t blocks;
 
@@ -210,7 +213,7 @@ static int plan_init(const struct store *s, struct plan *pl, uint64_t off, size_
     pl->part_cap = blocks;
     pl->parts = calloc(blocks, sizeof(pl->parts[0]));
     pl->sums = calloc(blocks, sizeof(pl->sums[0]));
-    pl->borrowed = !s->no_read_in_place && off % BLOCK_BYTES == 0 && size % BLOCK_BYTES == 0;
+    pl->borrowed = off % BLOCK_BYTES == 0 && size % BLOCK_BYTES == 0;
     pl->bytes = pl->borrowed ? bytes : malloc(blocks * BLOCK_BYTES);
     return pl->parts && pl->sums && pl->bytes ? 0 : -ENOMEM;
 }
@@ -228,7 +231,7 @@ static int read_checked(struct store *s, enum store_how how, uint64_t ino, struc
                         bool *covered)
 {
     struct plan before = {0};
-    uint64_t block = 0, address = 0;
+    struct store_damage bad;
     int failed = 0, err;
 
     for (;;) {
@@ -240,13 +243,15 @@ static int read_checked(struct store *s, enum store_how how, uint64_t ino, struc
             break;
         }
         if (failed < 0 && plan_same(&before, pl)) {
+            bad.code = failed;
+            bad.ino = ino;
             store_lock(s);
-            store_note_damage(s, failed, ino, block * BLOCK_BYTES, address);
+            store_damage_note(s, &bad, NULL);
             store_unlock(s);
             err = failed;
             break;
         }
-        failed = read_parts(s, pl, &block, &address);
+        failed = read_parts(s, pl, &bad);
         if (failed == 0)
             break;
         plan_free(&before);
@@ -276,7 +281,7 @@ int store_read(struct store *s, enum store_how how, uint64_t ino, uint64_t off, 
     if (size == 0 || off >= FILE_BYTES_MAX)
         return 0;
     size = AF_MIN(size, FILE_BYTES_MAX - off);
-    err = plan_init(s, &pl, off, size, bytes);
+    err = plan_init(&pl, off, size, bytes);
     covered = calloc(pl.part_cap, sizeof(covered[0]));
     if (err == 0 && !covered)
         err = -ENOMEM;

@@ -129,6 +129,19 @@ void space_frozen_free(struct space_frozen *z);
 
 void space_get_stats(struct space *sp, struct space_stats *ret_stats);
 
+// ---- scrub (space_check.c) ----
+
+// A block of the published map that is not what was written.
+struct space_bad {
+    int code; // 0: none
+    uint64_t address, expected, found;
+};
+// Reads the published bitmap of `group` from `data`, and before it, for the first group of an index
+// block, that. Without the lock. *ret_read: bytes. 0, *ret_bad telling; -ENOENT behind the last
+// group; -ENOMEM.
+int space_check_group(struct space *sp, struct af_mutex *lock, struct io_file *data, uint64_t group,
+                      struct space_bad *ret_bad, uint64_t *ret_read) AF_NODISCARD;
+
 // Bitmap and index blocks from disk: pure checks; for verification too. How many blocks the last
 // group has they do not know: who knows data_blocks checks that what is free is not more than that.
 int space_validate(const uint8_t *bytes, enum block_type type, uint64_t address, uint64_t checksum,

@@ -174,13 +174,18 @@ static int fault_read(struct store *s, struct fault *f)
     else if (err == 0 && checksum(CSUM_DATA, 0, bytes, BLOCK_BYTES) != f->ref.checksum)
         err = -AF_E_DATA_CHECKSUM;
     if (err < 0) {
-        free(bytes);
+        bool data = f->kind == FAULT_DATA;
+
         f->bad = f->ref;
         f->bad_error = err;
+        f->bad_found = err == -AF_E_DATA_CHECKSUM || err == -AF_E_BLOCK_CHECKSUM
+                           ? checksum(data ? CSUM_DATA : CSUM_NODE, 0, bytes, BLOCK_BYTES)
+                           : 0;
+        free(bytes);
         return 0;
     }
     err = fault_pin(s, f, f->kind == FAULT_NODE ? BLOCK_NODE : BLOCK_DATA, bytes);
-    if (err == 0 && f->kind == FAULT_NODE && f->ahead_count > 0 && !s->no_read_ahead)
+    if (err == 0 && f->kind == FAULT_NODE && f->ahead_count > 0)
         fault_read_ahead(s, f);
     return err;
 }
@@ -227,12 +232,7 @@ static int fault_serve(struct store *s, struct fault *f)
         return fault_wait(s, f);
     case FAULT_LOG:
         return fault_wait(s, f);
-    case FAULT_FROZEN:
-        AF_ASSERT(s->config.await_checkpoint);
-        s->config.await_checkpoint(s->config.arg);
-        return s->failed ? -AF_E_LOG_FAILED : 0; // one that failed has left all frozen
     case FAULT_SPILL:
-        f->spills++;
         return spill_inode(s, f->number, 0);
     case FAULT_NONE:
         break;
@@ -251,7 +251,12 @@ static void note_failure(struct store *s, const struct fault *f, int err)
     store_lock(s);
     s->errors++;
     if (block)
-        store_note_damage(s, err, 0, 0, f->bad.address);
+        store_damage_note(s,
+                          &(struct store_damage){.code = err,
+                                                 .address = f->bad.address,
+                                                 .expected = f->bad_found ? f->bad.checksum : 0,
+                                                 .found = f->bad_found},
+                          NULL);
     store_unlock(s);
 }
 
@@ -273,7 +278,7 @@ bool fault_resolve(struct store *s, struct fault *f, enum store_how how, int *r)
     return false;
 }
 
-// ---- failure and damage ----
+// ---- failure ----
 
 void store_fail(struct store *s, int error, const char *what)
 {
@@ -292,43 +297,6 @@ void store_fail(struct store *s, int error, const char *what)
             "the store is read-only from now on: %s (%s): %s; nothing that was not acknowledged before is promised; "
             "unmount and mount again to recover",
             what, err_name(error), err_text(error));
-}
-
-void store_note_damage(struct store *s, int code, uint64_t ino, uint64_t off, uint64_t address)
-{
-    struct store_damage *d;
-
-    for (size_t i = 0; i < s->damage_count; i++) {
-        d = &s->damage[i];
-        if (d->code == -code && d->ino == ino && d->off == off && d->address == address) {
-            d->count++;
-            return;
-        }
-    }
-    if (s->damage_count == STORE_DAMAGE_MAX)
-        return;
-    d = &s->damage[s->damage_count++];
-    *d = (struct store_damage){
-        .code = -code, .ino = ino, .off = off, .address = address, .count = 1};
-    if (ino)
-        snprintf(d->text, sizeof(d->text), "inode %llu, byte %llu, block %llu of data: %s",
-                 (unsigned long long)ino, (unsigned long long)off, (unsigned long long)address,
-                 err_text(code));
-    else
-        snprintf(d->text, sizeof(d->text), "block %llu of data: %s", (unsigned long long)address,
-                 err_text(code));
-    message(&s->config.sink, MESSAGE_ERROR,
-            "damage: %s; the rest of the store keeps working; see `aerofs check`", d->text);
-}
-
-size_t store_get_damage(struct store *s, struct store_damage *ret, size_t max)
-{
-    store_lock(s);
-    size_t n = AF_MIN(max, s->damage_count);
-
-    memcpy(ret, s->damage, n * sizeof(ret[0]));
-    store_unlock(s);
-    return n;
 }
 
 void store_get_status(struct store *s, struct store_status *ret)
@@ -364,6 +332,7 @@ void store_get_status(struct store *s, struct store_status *ret)
     ret->failed = s->failed;
     memcpy(ret->failed_what, s->failed_what, sizeof(ret->failed_what));
     ret->read_only = s->config.read_only || s->failed;
-    ret->damage_count = s->damage_count;
+    ret->damage_count = s->damage.count;
+    ret->damage_unlisted = s->damage.unlisted;
     store_unlock(s);
 }

@@ -166,16 +166,19 @@ struct store_statfs {
 };
 int store_statfs(struct store *s, struct store_statfs *ret) AF_NODISCARD;
 
-// A damaged thing that was met; kept for `aerofs status` and .aerofs/damage (the last
-// STORE_DAMAGE_MAX, deduplicated).
-#define STORE_DAMAGE_MAX 256
+// A damaged thing that was met; kept for `aerofs status` and .aerofs/damage (the first
+// STORE_DAMAGE_MAX, deduplicated; store/damage.h has the names).
+#define STORE_DAMAGE_MAX  256
+#define STORE_DAMAGE_LINE 400 // bytes of a line about one name
 struct store_damage {
-    int code;         // AF_E_…
-    uint64_t ino;     // 0: not known
-    uint64_t off;     // byte offset in the file, for data
-    uint64_t address; // block in `data`
-    uint64_t count;   // how often met
-    char text[160];   // what, where, expected, found
+    int code;                 // -AF_E_… or -EIO
+    uint64_t ino;             // inode or content; 0: not known
+    uint64_t off, bytes;      // range in the file, for data; bytes 0: not data
+    uint64_t address;         // block in `data`; 0: not known
+    uint64_t expected, found; // checksums; 0: it was not that
+    uint64_t count;           // how often met
+    char file[32];  // "wal/…", "superblock"; "": data. With it, `off` is the offset there
+    char text[320]; // what, where, expected, found; filled in unless there is some
 };
 
 struct store_status {
@@ -191,9 +194,8 @@ struct store_status {
     char failed_what[200];
     bool read_only;
     size_t damage_count;
+    uint64_t damage_unlisted; // met when the list was full
 };
 void store_get_status(struct store *s, struct store_status *ret);
-// Copies up to `max` entries; returns how many.
-size_t store_get_damage(struct store *s, struct store_damage *ret, size_t max);
 
 #endif

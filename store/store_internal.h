@@ -13,6 +13,7 @@
 #include "base/lock.h"
 #include "store/btree.h"
 #include "store/cache.h"
+#include "store/damage.h"
 #include "store/op.h"
 #include "store/space.h"
 #include "store/store.h"
@@ -112,10 +113,6 @@ struct reap {
 
 struct store {
     struct store_config config;
-    // Set once, by store_set_switches() (base/switch.h).
-    bool have_switches;
-    bool no_record_data, no_large_writes, no_read_ahead, no_read_in_place, no_batching;
-    bool closed_checkpoint; // changes wait while one is under way
     struct af_mutex lock;
     struct cache cache;
     struct tree tree;
@@ -154,8 +151,7 @@ struct store {
     atomic_uint_fast64_t data_number; // spilled writes that have returned
     atomic_uint_fast64_t unsynced_bytes;
 
-    struct store_damage damage[STORE_DAMAGE_MAX];
-    size_t damage_count;
+    struct damage_list damage;
 };
 
 // ---- store.c: locking and faults ----
@@ -171,7 +167,8 @@ bool fault_resolve(struct store *s, struct fault *f, enum store_how how, int *r)
 int store_writable(struct store *s);
 bool store_wants_checkpoint_locked(struct store *s);
 bool store_busy_locked(struct store *s);
-void store_note_damage(struct store *s, int code, uint64_t ino, uint64_t off, uint64_t address);
+// An item of this inode or content is not what can have been written there (store/damage.h).
+void store_note_item(struct store *s, int code, uint64_t ino);
 // In blocks: what may be dirty in memory before writers wait, and before a checkpoint starts.
 size_t store_dirty_hard(const struct store *s);
 struct timespec store_now(struct store *s);
@@ -349,7 +346,6 @@ void data_forget(struct store *s, uint64_t address,
 #define CONTENT_EXTENTS_AT_ONCE 64u      // freed by one operation; larger contents go in steps
 #define LINK_COUNT_MAX          1000000u
 #define HOLE_PIECES_MAX         1024u          // of one inode, not completed
-size_t ride_bytes_max(const struct store *s);  // of content in memory, in one record
 size_t record_data_max(const struct store *s); // the same, less where segments are small
 size_t inode_mem_max(const struct store *s);   // likewise of PENDING_MEM_INODE_MAX
 

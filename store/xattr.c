@@ -73,7 +73,7 @@ static int find(struct store *s, struct fault *f, uint64_t ino, const char *name
         if (err == 0)
             err = xattr_decode(value, value_len, ret);
         if (err == -AF_E_ITEM)
-            store_note_damage(s, err, ino, 0, 0);
+            store_note_item(s, err, ino);
         if (err < 0)
             return err;
         *ret_index = (uint8_t)(key.off - hash);

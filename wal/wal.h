@@ -13,8 +13,7 @@
 // W4 bytes of a recycled segment never validate. W5 FAILED has no exit.
 //
 // Group commit: one write is in flight at most; records appended meanwhile form the next group. A
-// lone commit is written at once, nothing ever waits for company. With the switch off each record
-// is a group, has its own write, and its own sync of data where it names extents.
+// lone commit is written at once, nothing ever waits for company.
 //
 // Threading: all calls are thread safe unless they say otherwise. Completions run in wal_pump(). A
 // thread whose call may start a flush must live until that has ended (see io.h).
@@ -29,7 +28,6 @@
 #include "base/io.h"
 #include "base/list.h"
 #include "base/message.h"
-#include "base/switch.h"
 
 struct wal;
 
@@ -99,9 +97,6 @@ int wal_create_segments(struct io *io, const struct wal_start *start) AF_NODISCA
 // recycle.
 int wal_open(const struct wal_config *config, const struct wal_start *start,
              struct wal **ret_wal) AF_NODISCARD;
-// Once, before the first request is served and after recovery has written what it has to: until
-// then the log does as if all were on.
-void wal_set_switches(struct wal *wal, struct switches switches);
 // Waits for a write in flight (reaping itself), frees everything. Unflushed records are dropped.
 // NULL ok.
 void wal_close(struct wal *wal);
@@ -223,6 +218,10 @@ struct wal_scan_result {
 int wal_scan(struct io *io, const struct wal_start *start,
              int (*each)(void *arg, const struct wal_record *record), void *arg,
              struct wal_scan_result *ret_result) AF_NODISCARD;
+// The same past the page cache (where the directory takes O_DIRECT), also while the log is being
+// written: what was durable before the call must be found, whatever stands behind it.
+int wal_scan_disk(struct io *io, const struct wal_start *start,
+                  struct wal_scan_result *ret_result) AF_NODISCARD;
 
 // Reads one segment file as far as it goes, for `aerofs log` of damaged stores: *ret_info is the
 // header, `valid` when it validates, and `each` gets each record that validates alone, wherever it

@@ -372,12 +372,13 @@ static int scan_run(struct wal_scan *s)
     return wal_scan_tail(s);
 }
 
-int wal_scan(struct io *io, const struct wal_start *start,
-             int (*each)(void *arg, const struct wal_record *record), void *arg,
-             struct wal_scan_result *ret_result)
+static int scan_with(struct io *io, unsigned open_flags, const struct wal_start *start,
+                     int (*each)(void *arg, const struct wal_record *record), void *arg,
+                     struct wal_scan_result *ret_result)
 {
     struct wal_scan s = {
         .io = io,
+        .window = {.open_flags = open_flags},
         .start = start,
         .each = each,
         .arg = arg,
@@ -397,4 +398,16 @@ int wal_scan(struct io *io, const struct wal_start *start,
     if (r == 0)
         *ret_result = s.result;
     return r;
+}
+
+int wal_scan(struct io *io, const struct wal_start *start,
+             int (*each)(void *arg, const struct wal_record *record), void *arg,
+             struct wal_scan_result *ret_result)
+{
+    return scan_with(io, IO_READ_ONLY, start, each, arg, ret_result);
+}
+
+int wal_scan_disk(struct io *io, const struct wal_start *start, struct wal_scan_result *ret_result)
+{
+    return scan_with(io, IO_LOG, start, NULL, NULL, ret_result);
 }

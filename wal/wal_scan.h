@@ -13,7 +13,8 @@
 // The part of a file that is in memory.
 struct wal_window {
     struct io_file *file;
-    uint64_t size; // of the file, or of what of it counts
+    unsigned open_flags; // IO_LOG: read past the page cache
+    uint64_t size;       // of the file, or of what of it counts
     uint8_t *buf;
     size_t cap;
     uint64_t start; // of the bytes in `buf`

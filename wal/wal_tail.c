@@ -21,7 +21,7 @@ static const uint8_t zero_block[WAL_BLOCK];
 int wal_window_open(struct wal_window *w, struct io *io, const char *path)
 {
     wal_window_close(w);
-    int r = io_file_open(io, path, IO_READ_ONLY, &w->file);
+    int r = io_file_open(io, path, IO_READ_ONLY | w->open_flags, &w->file);
     if (r < 0) {
         w->file = NULL;
         return r;

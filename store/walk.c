@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+// Walking over the live tree (walk.h).
+
+#include "store/walk.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/err.h"
+#include "store/store_internal.h"
+
+#define TRIES_MAX 1000u // a leaf that moves each time: the bound of what can only be a bug
+
+static bool same_ref(const struct blkref *a, const struct blkref *b)
+{
+    return a->address == b->address && a->checksum == b->checksum && a->generation == b->generation;
+}
+
+static int find_way(struct store *s, struct key key, struct store_leaf *ret)
+{
+    struct block *leaf;
+    struct fault f;
+    int err;
+
+    fault_begin(&f);
+    do {
+        store_lock(s);
+        err = tree_way(&s->tree, &s->tree.root, &f, key, &ret->way, &leaf);
+        ret->cached = err == 0 && leaf != NULL;
+        if (ret->cached)
+            memcpy(ret->bytes, leaf->bytes, BLOCK_BYTES);
+        store_unlock(s);
+    } while (fault_resolve(s, &f, STORE_BLOCK, &err));
+    return err;
+}
+
+// Without the cache: a walk over everything would leave nothing else in it. A failure counts when
+// the tree still says the same after it.
+int store_walk(struct store *s, struct io_file *data, struct key key, struct store_leaf *ret)
+{
+    struct blkref failed = {0};
+    int failure = 0;
+
+    for (unsigned i = 0; i < TRIES_MAX; i++) {
+        int err = find_way(s, key, ret);
+        const struct blkref *ref = &ret->way.ref[0];
+
+        if (err < 0 || ret->cached)
+            return err;
+        if (failure < 0 && same_ref(ref, &failed))
+            return failure;
+        failure = io_pread(data, ret->bytes, BLOCK_BYTES, ref->address * BLOCK_BYTES);
+        if (failure == 0)
+            failure = node_validate(ret->bytes, ref, 0, s->tree.uuid);
+        if (failure == 0)
+            return 0;
+        failed = *ref;
+    }
+    return failure;
+}
+
+bool store_walk_current(struct store *s, const struct tree_way *way, unsigned level)
+{
+    struct tree_way now;
+    struct block *leaf;
+    struct fault f;
+    int err;
+
+    fault_begin(&f);
+    do {
+        store_lock(s);
+        err = tree_way(&s->tree, &s->tree.root, &f, way->low, &now, &leaf);
+        store_unlock(s);
+    } while (fault_resolve(s, &f, STORE_BLOCK, &err));
+    return level >= now.level && level <= now.root_level &&
+           same_ref(&now.ref[level], &way->ref[level]);
+}
