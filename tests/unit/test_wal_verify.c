@@ -208,6 +208,45 @@ static void test_every_damaged_byte_of_a_segment_is_told(void **state)
     rig_teardown(&rig);
 }
 
+// A record with a right checksum that does not follow the one before it, or of a type that is not
+// known: no cut and no tear makes these.
+static void test_a_whole_record_that_nobody_wrote_is_damage(void **state)
+{
+    static const struct {
+        uint64_t lsn, prev_xor;
+        uint16_t type;
+        enum wal_file_state state;
+    } cases[] = {
+        {2, 0, 1, WAL_FILE_WHOLE},   {2, 1, 1, WAL_FILE_DAMAGED}, {2, 0, 4, WAL_FILE_DAMAGED},
+        {3, 0, 1, WAL_FILE_PARTIAL}, {1, 0, 1, WAL_FILE_WHOLE},
+    };
+    struct layout l = {0};
+    uint64_t off = WAL_BLOCK;
+    struct rig rig;
+
+    (void)state;
+    small_setup(&rig);
+    write_group(&rig, &l, &off, 1, 100);
+    put_copy(&rig, rig.sim, 1, "copy");
+    struct wal_file file = verify(rig.sim, "copy");
+    const uint64_t salt = wal_format_salt(rig.start.log_seed, 1, 1), prev = file.last_checksum;
+    wal_file_free(&file);
+    for (size_t i = 0; i < AF_ARRAY_LEN(cases); i++) {
+        uint8_t block[WAL_BLOCK] = {0};
+        le16 type = le16_put(cases[i].type);
+
+        wal_record_put(block, cases[i].lsn, WAL_OPERATION, true, NULL, 0);
+        memcpy(block + offsetof(struct wal_disk_record, type), &type, sizeof(type));
+        (void)wal_record_seal(block, salt, 0, prev ^ cases[i].prev_xor);
+        assert_int_equal(sim_write_raw(rig.sim, "copy", off, block, sizeof(block)), 0);
+        file = verify(rig.sim, "copy");
+        assert_int_equal(file.state, cases[i].state);
+        assert_int_equal(file.records, i == 0 ? 2 : 1);
+        wal_file_free(&file);
+    }
+    rig_teardown(&rig);
+}
+
 static void test_what_is_no_segment_is_told(void **state)
 {
     struct sim *sim = sim_create(1);
@@ -701,6 +740,7 @@ int main(void)
         cmocka_unit_test(test_a_segment_cut_at_every_length_is_told),
         cmocka_unit_test(test_a_transfer_into_a_whole_file_is_told),
         cmocka_unit_test(test_every_damaged_byte_of_a_segment_is_told),
+        cmocka_unit_test(test_a_whole_record_that_nobody_wrote_is_damage),
         cmocka_unit_test(test_what_is_no_segment_is_told),
         cmocka_unit_test(test_a_file_longer_than_its_segment_is_damaged),
         cmocka_unit_test(test_segments_in_order_continue_each_other),
