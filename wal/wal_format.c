@@ -25,11 +25,7 @@ uint64_t wal_format_salt(uint64_t log_seed, uint64_t epoch, uint64_t segment)
 
 static bool all_zero(const uint8_t *bytes, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
-        if (bytes[i])
-            return false;
-    }
-    return true;
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
 }
 
 // The checksum of a header block, which stays as it is: the field counts as zero.
