@@ -8,25 +8,10 @@
 
 #include "base/check.h"
 #include "base/err.h"
-#include "tests/lib/rng.h"
 
 #define CACHE_BYTES   (UINT64_C(1) << 20)
 #define LOG_BYTES     (UINT64_C(512) << 10)
 #define PENDING_BYTES (UINT64_C(1) << 20)
-
-uint64_t env_number(const char *name, uint64_t otherwise)
-{
-    char full[64];
-    const char *text;
-
-    snprintf(full, sizeof(full), "AEROFS_TEST_%s", name);
-    text = getenv(full);
-    if (!text)
-        text = getenv(name);
-    if (text && strcmp(text, "all") == 0)
-        return 0;
-    return text && *text ? strtoull(text, NULL, 0) : otherwise;
-}
 
 static void listen(void *arg, enum message_level level, const char *text)
 {
