@@ -101,6 +101,7 @@ int err_is_corruption(int code)
     case AF_E_FAULT:
     case AF_E_WOULD_BLOCK:
     case AF_E_IO_UNSUPPORTED:
+    case AF_E_IO_NO_DIRECT:
     case AF_E_LOG_FAILED:
     case AF_E_LOG_FULL:
     case AF_E_LOG_TOO_BIG:

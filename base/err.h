@@ -17,6 +17,7 @@
     X(AF_E_WOULD_BLOCK,         EAGAIN,    "the call would wait (internal)")                       \
     X(AF_E_IO_SHORT,            EIO,       "the file ends before the bytes that were asked for")   \
     X(AF_E_IO_UNSUPPORTED,      EOPNOTSUPP,"the requested I/O method is not available here")       \
+    X(AF_E_IO_NO_DIRECT,        EOPNOTSUPP,"the file system of the store does not take O_DIRECT")   \
     X(AF_E_BLOCK_MAGIC,         EIO,       "block has a wrong magic number or type")               \
     X(AF_E_BLOCK_CHECKSUM,      EIO,       "block checksum does not match its parent")             \
     X(AF_E_BLOCK_ADDRESS,       EIO,       "block carries the address of another block")           \

@@ -24,6 +24,25 @@ int io_open(const char *path, const char *method, bool read_only, struct io **re
     return r;
 }
 
+int io_open_chosen(const char *path, const struct io_choice *choice, bool read_only,
+                   struct io **ret_io)
+{
+    bool uring = switch_on(choice->switches, SWITCH_URING);
+    struct io *io;
+    int r = io_open(path, !uring ? "plain" : choice->uring ? "uring" : NULL, read_only, &io);
+
+    if (r < 0)
+        return r;
+    io->direct = io->direct && switch_on(choice->switches, SWITCH_DIRECT);
+    // On a read-only disk no log is written, so there is nothing to insist on.
+    if (choice->direct && !io->direct && !read_only) {
+        io->ops->destroy(io);
+        return -AF_E_IO_NO_DIRECT;
+    }
+    *ret_io = io;
+    return 0;
+}
+
 const char *io_describe(const struct io *io)
 {
     if (strcmp(io->ops->name, "uring") == 0)

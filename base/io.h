@@ -19,6 +19,7 @@
 #include <sys/uio.h>
 
 #include "base/attr.h"
+#include "base/switch.h"
 
 struct io;
 
@@ -69,8 +70,6 @@ struct io_ops {
     int (*pread)(struct io_file *f, void *bytes, size_t len, uint64_t off);
     int (*pwritev)(struct io_file *f, const struct iovec *iov, int iov_count, uint64_t off);
     int (*sync)(struct io_file *f); // as fdatasync(2)
-    int (*start_writeback)(struct io_file *f, uint64_t off,
-                           uint64_t len); // a hint; promises nothing
     int (*size)(struct io_file *f, uint64_t *ret_bytes);
     int (*allocate)(struct io_file *f, uint64_t off,
                     uint64_t len); // as fallocate(2), grows the file
@@ -116,6 +115,14 @@ int io_plain_open(const char *path, bool read_only, struct io **ret_io) AF_NODIS
 int io_uring_open(const char *path, bool read_only, struct io **ret_io) AF_NODISCARD;
 // `method`: "uring", "plain", or NULL: the first that works, probed once here.
 int io_open(const char *path, const char *method, bool read_only, struct io **ret_io) AF_NODISCARD;
+// As the switches of the mount want it. `uring`, `direct`: that way, or -AF_E_IO_UNSUPPORTED and
+// -AF_E_IO_NO_DIRECT; otherwise what works of what is switched on, found out once, here.
+struct io_choice {
+    struct switches switches;
+    bool uring, direct;
+};
+int io_open_chosen(const char *path, const struct io_choice *choice, bool read_only,
+                   struct io **ret_io) AF_NODISCARD;
 // "uring, direct" and so on, for messages and status; static storage.
 const char *io_describe(const struct io *io);
 
@@ -150,10 +157,6 @@ static inline int io_sync(struct io_file *f)
 static inline int io_size(struct io_file *f, uint64_t *ret)
 {
     return f->io->ops->size(f, ret);
-}
-static inline int io_start_writeback(struct io_file *f, uint64_t off, uint64_t len)
-{
-    return f->io->ops->start_writeback(f, off, len);
 }
 static inline int io_allocate(struct io_file *f, uint64_t off, uint64_t len)
 {
@@ -219,16 +222,14 @@ extern _Thread_local const char *io_site;
 #define io_pwrite(f, bytes, len, off) (IO_SITE("write"), io_pwrite(f, bytes, len, off))
 #define io_sync(f)                    (IO_SITE("sync"), io_sync(f))
 #define io_size(f, ret)               (IO_SITE("size"), io_size(f, ret))
-#define io_start_writeback(f, off, len) \
-    (IO_SITE("start_writeback"), io_start_writeback(f, off, len))
-#define io_allocate(f, off, len)     (IO_SITE("allocate"), io_allocate(f, off, len))
-#define io_rename(io, from, to)      (IO_SITE("rename"), io_rename(io, from, to))
-#define io_unlink(io, path)          (IO_SITE("unlink"), io_unlink(io, path))
-#define io_mkdir(io, path)           (IO_SITE("mkdir"), io_mkdir(io, path))
-#define io_sync_dir(io, path)        (IO_SITE("sync_dir"), io_sync_dir(io, path))
-#define io_list(io, path, each, arg) (IO_SITE("list"), io_list(io, path, each, arg))
-#define io_space(io, ret)            (IO_SITE("space"), io_space(io, ret))
-#define io_start(io, op)             (IO_SITE("start"), io_start(io, op))
-#define io_reap(io, wait)            (IO_SITE("reap"), io_reap(io, wait))
+#define io_allocate(f, off, len)      (IO_SITE("allocate"), io_allocate(f, off, len))
+#define io_rename(io, from, to)       (IO_SITE("rename"), io_rename(io, from, to))
+#define io_unlink(io, path)           (IO_SITE("unlink"), io_unlink(io, path))
+#define io_mkdir(io, path)            (IO_SITE("mkdir"), io_mkdir(io, path))
+#define io_sync_dir(io, path)         (IO_SITE("sync_dir"), io_sync_dir(io, path))
+#define io_list(io, path, each, arg)  (IO_SITE("list"), io_list(io, path, each, arg))
+#define io_space(io, ret)             (IO_SITE("space"), io_space(io, ret))
+#define io_start(io, op)              (IO_SITE("start"), io_start(io, op))
+#define io_reap(io, wait)             (IO_SITE("reap"), io_reap(io, wait))
 
 #endif

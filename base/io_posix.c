@@ -299,22 +299,6 @@ int io_posix_sync(struct io_file *f)
     return r < 0 ? -errno : 0;
 }
 
-int io_posix_start_writeback(struct io_file *f, uint64_t off, uint64_t len)
-{
-    int r;
-
-    if (f->io->read_only)
-        return -EROFS;
-    if (!range_fits(off, len))
-        return -EINVAL;
-    // Without the flags that wait, this neither reports nor consumes an error of writeback, so it
-    // cannot take one away from the sync that comes later.
-    do
-        r = sync_file_range(io_posix_fd(f), (off64_t)off, (off64_t)len, SYNC_FILE_RANGE_WRITE);
-    while (r < 0 && errno == EINTR);
-    return r < 0 ? -errno : 0;
-}
-
 int io_posix_size(struct io_file *f, uint64_t *ret_bytes)
 {
     struct stat st;

@@ -48,7 +48,6 @@ void io_posix_close_file(struct io_file *f);
 int io_posix_pread(struct io_file *f, void *bytes, size_t len, uint64_t off);
 int io_posix_pwritev(struct io_file *f, const struct iovec *iov, int iov_count, uint64_t off);
 int io_posix_sync(struct io_file *f);
-int io_posix_start_writeback(struct io_file *f, uint64_t off, uint64_t len);
 int io_posix_size(struct io_file *f, uint64_t *ret_bytes);
 int io_posix_allocate(struct io_file *f, uint64_t off, uint64_t len);
 int io_posix_truncate(struct io_file *f, uint64_t bytes);
@@ -66,8 +65,7 @@ uint64_t io_posix_random(struct io *io);
 // The initializers that both tables have in common.
 #define IO_POSIX_OPS                                                                         \
     .open = io_posix_open, .close = io_posix_close_file, .pread = io_posix_pread,            \
-    .pwritev = io_posix_pwritev, .sync = io_posix_sync,                                      \
-    .start_writeback = io_posix_start_writeback, .size = io_posix_size,                      \
+    .pwritev = io_posix_pwritev, .sync = io_posix_sync, .size = io_posix_size,               \
     .allocate = io_posix_allocate, .truncate = io_posix_truncate, .rename = io_posix_rename, \
     .unlink = io_posix_unlink, .mkdir = io_posix_mkdir, .sync_dir = io_posix_sync_dir,       \
     .list = io_posix_list, .space = io_posix_space, .now_ns = io_posix_now_ns,               \

@@ -112,8 +112,16 @@ int checkpointer_run(struct checkpointer *p)
     return result;
 }
 
+void checkpointer_await(struct checkpointer *p)
+{
+    af_lock(&p->lock);
+    while (p->running)
+        af_cond_wait(&p->done, &p->lock);
+    af_unlock(&p->lock);
+}
+
 void checkpointer_between(struct checkpointer *p, void (*work)(void *arg, struct checkpoint *c),
-                          void *arg)
+                           void *arg)
 {
     af_lock(&p->lock);
     while (p->running)

@@ -46,6 +46,8 @@ void checkpointer_stop(struct checkpointer *p);              // and joins; harml
 // Returns when a checkpoint that began after the call has been published (0), or its error. Waits;
 // no lock is held. The caller must not own the pump of the log.
 int checkpointer_run(struct checkpointer *p) AF_NODISCARD;
+// Returns when none runs.
+void checkpointer_await(struct checkpointer *p);
 // Runs `work` while no checkpoint runs: superblocks and the start of the log stand still. Waits.
 void checkpointer_between(struct checkpointer *p, void (*work)(void *arg, struct checkpoint *c),
                           void *arg);

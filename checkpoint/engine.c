@@ -73,6 +73,13 @@ static void pressure(void *arg)
     scrub_kick(&e->scrub);
 }
 
+static void await_checkpoint(void *arg)
+{
+    struct engine *e = arg;
+
+    checkpointer_await(&e->checkpointer);
+}
+
 static void need_segments(void *arg)
 {
     struct engine *e = arg;
@@ -141,6 +148,7 @@ static int replay(struct engine *e, struct recovery *r)
     config.read_only = e->disk_read_only;
     config.make_room = make_room;
     config.pressure = pressure;
+    config.await_checkpoint = await_checkpoint;
     config.arg = e;
     int err = recovery_replay(r, &config, !e->disk_read_only);
     e->store = r->store;
@@ -188,7 +196,8 @@ static int restart(struct engine *e, struct recovery *r)
     return 0;
 }
 
-// The store accepts changes from here on.
+// The store accepts changes from here on. Only now do log and store learn of the switches: what
+// recovery has done does not depend on them.
 static int start(struct engine *e, struct recovery *r)
 {
     struct wal *wal = e->checkpoint.wal;
@@ -196,8 +205,10 @@ static int start(struct engine *e, struct recovery *r)
 
     if (err < 0)
         return examine_refuse(&r->x, err, "cannot start the scrub thread: %s", err_text(err));
+    store_set_switches(e->store, e->options.switches);
     if (!wal)
         return 0;
+    wal_set_switches(wal, e->options.switches);
     wal_set_need_segments(wal, need_segments, e);
     err = wal_prepare_segments(wal);
     if (err == -ENOSPC || err == -EDQUOT) {
@@ -383,8 +394,10 @@ int engine_sync(struct engine *e)
 
 void engine_get_status(struct engine *e, struct engine_status *ret_status)
 {
-    struct engine_status s = {
-        .recovery = e->recovery, .segment_bytes = e->segment_bytes, .io = io_describe(e->io)};
+    struct engine_status s = {.recovery = e->recovery,
+                              .segment_bytes = e->segment_bytes,
+                              .io = io_describe(e->io),
+                              .switches = e->options.switches};
     struct checkpoint_stats stats;
 
     store_get_status(e->store, &s.store);

@@ -9,6 +9,7 @@
 
 #include "base/io.h"
 #include "base/message.h"
+#include "base/switch.h"
 #include "store/store.h"
 
 struct buf;
@@ -23,8 +24,9 @@ struct engine_options {
     uint64_t pending_bytes;  // 0: default
     bool read_only; // recovers first (unless the disk is read-only, then only a clean store opens),
                     // then changes nothing
-    bool threads;   // run the checkpoint thread; false: tests call engine_checkpoint() and
-                    // engine_tick() themselves and waiting calls do their own work inline
+    struct switches switches; // read here only; recovery does not know them
+    bool threads; // run the checkpoint thread; false: tests call engine_checkpoint() and
+                  // engine_tick() themselves and waiting calls do their own work inline
     struct message_sink sink;
 };
 
@@ -64,6 +66,7 @@ struct engine_status {
     uint64_t last_checkpoint_us, last_checkpoint_bytes;
     uint64_t segment_bytes;
     const char *io; // io_describe()
+    struct switches switches;
     bool read_only;
     char state[24];      // "running", "read-only", "failed"
     size_t damage_count; // lines in use: the first names of what is damaged

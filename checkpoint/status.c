@@ -83,6 +83,8 @@ static void uuid_out(struct list_out *l, const char *key, const uint8_t uuid[16]
 
 static void engine_out(struct list_out *l, const struct engine_status *s)
 {
+    char off[SWITCHES_TEXT_BYTES];
+
     text_out(l, "state", s->state);
     if (s->store.failed) {
         text_out(l, "failure", s->store.failed_what);
@@ -91,6 +93,8 @@ static void engine_out(struct list_out *l, const struct engine_status *s)
     bool_out(l, "read_only", s->read_only);
     uuid_out(l, "uuid", s->uuid);
     text_out(l, "io", s->io);
+    switches_off_text(s->switches, off);
+    text_out(l, "switched_off", off);
     number_out(l, "inodes", s->store.inodes);
     number_out(l, "orphans", s->store.orphans);
     number_out(l, "errors", s->store.errors);

@@ -32,6 +32,7 @@ struct fs_options {
     const char *kernel_options; // "nosuid,noexec,allow_other"…, or NULL; used by fs_mount() only
     struct fs_present present;
     bool read_only;
+    struct switches switches;
     struct message_sink sink;
     // Called once in fs_run() when the kernel and the daemon have agreed on the protocol: from here
     // on requests are answered. May be NULL.

@@ -85,8 +85,8 @@ void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         fs_reply_result(req, ino, -ENOSYS);
         return;
     }
-    fi->keep_cache = 1;
-    fi->cache_readdir = 1;
+    fi->keep_cache = fs->kernel_cache;
+    fi->cache_readdir = fs->kernel_cache;
     (void)!fs_reply_open(req, fi); // no handle that could be lost
 }
 

@@ -17,12 +17,12 @@ struct store_file *fs_file(const struct fuse_file_info *fi)
 // What the kernel is told of an opened file. keep_cache: only this mount changes the file, so the
 // pages that the kernel has of it are right. noflush: close(2) completes nothing (the last one
 // does, with RELEASE), so a FLUSH for each would be a round trip for nothing.
-static void fill_open(struct fuse_file_info *fi, struct store_file *file)
+static void fill_open(const struct fs *fs, struct fuse_file_info *fi, struct store_file *file)
 {
     fi->fh = (uint64_t)(uintptr_t)file;
-    fi->keep_cache = 1;
+    fi->keep_cache = fs->kernel_cache;
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 11)
-    fi->noflush = 1;
+    fi->noflush = fs->kernel_cache;
 #endif
 }
 
@@ -58,7 +58,7 @@ void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
         fs_reply_result(req, parent, r);
         return;
     }
-    fill_open(fi, file);
+    fill_open(fs, fi, file);
     if (!fs_reply_create(req, &attr, fi))
         drop_unused(fs, file);
 }
@@ -101,7 +101,7 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         fs_reply_result(req, ino, r);
         return;
     }
-    fill_open(fi, file);
+    fill_open(fs, fi, file);
     if (!fs_reply_open(req, fi))
         drop_unused(fs, file);
 }

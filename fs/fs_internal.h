@@ -44,6 +44,10 @@ struct fs {
     char *mountpoint, *store_path;
     struct fs_present present;
     bool read_only;
+    // Set at mount (base/switch.h).
+    bool
+        kernel_cache; // the kernel may keep what it was told, and leave out requests without effect
+    bool read_ahead;  // by the kernel
 
     struct fuse_session *session;
     int device_fd;         // of the session, non-blocking

@@ -25,7 +25,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     struct fs *fs = userdata;
 
     conn->max_write = FS_PAYLOAD_MAX;
-    conn->max_readahead = FS_PAYLOAD_MAX;
+    conn->max_readahead = fs->read_ahead ? FS_PAYLOAD_MAX : 0;
     // RELEASE is a background request: with a full background queue (of read-ahead) the kernel
     // would hold it back, and what the same client does after its close(2) would be read before it
     // (F2). 16 bits; for an unprivileged daemon the kernel takes its own limit,
@@ -33,12 +33,13 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     conn->max_background = 65535;
     conn->congestion_threshold = 65535;
 
-    want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS, true);
-    want(conn, FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO, true);
+    want(conn, FUSE_CAP_ASYNC_READ, fs->read_ahead);
+    want(conn, FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS, true);
+    want(conn, FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO, fs->kernel_cache);
     // O_TRUNC comes with the open and belongs to the same pending content.
     want(conn, FUSE_CAP_ATOMIC_O_TRUNC, true);
     // Targets never change, so the kernel may keep them.
-    want(conn, FUSE_CAP_CACHE_SYMLINKS, true);
+    want(conn, FUSE_CAP_CACHE_SYMLINKS, fs->kernel_cache);
     // Written bytes are with the daemon when write(2) has returned; the kernel owns no dirty data
     // whose loss it would report once only.
     want(conn, FUSE_CAP_WRITEBACK_CACHE, false);
@@ -53,7 +54,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
          FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT,
          false);
 
-    fs->skip_opendir = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
+    fs->skip_opendir = fs->kernel_cache && (conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT);
     fs->initialized = true;
 }
 
@@ -192,6 +193,8 @@ static struct fs *fs_new(const struct fs_options *o)
     fs->callback_arg = o->arg;
     fs->present = o->present;
     fs->read_only = o->read_only;
+    fs->kernel_cache = switch_on(o->switches, SWITCH_KERNEL_CACHE);
+    fs->read_ahead = switch_on(o->switches, SWITCH_READ_AHEAD);
     fs->device_fd = -1;
     fs->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     fs->mountpoint = strdup(o->mountpoint);

@@ -8,8 +8,14 @@
 #include "fs/fs_reply.h"
 
 // For how long the kernel may keep what it was told: for ever, since nothing changes here but
-// through it. (Finite only because the kernel counts it in jiffies.)
+// through it. (Finite only because the kernel counts it in jiffies.) Not at all with the switch
+// off.
 #define CACHE_SECONDS 1e9
+
+static double cache_seconds(const struct fs *fs)
+{
+    return fs->kernel_cache ? CACHE_SECONDS : 0;
+}
 
 // What a thread is at. libfuse hands a handler nothing of our own, so it has to be known by thread.
 struct fs_call {
@@ -98,8 +104,8 @@ void fs_entry(const struct fs *fs, const struct store_attr *attr,
     // The generation stays 0: numbers are never reused.
     *ret_entry = (struct fuse_entry_param){
         .ino = attr->ino,
-        .attr_timeout = CACHE_SECONDS,
-        .entry_timeout = CACHE_SECONDS,
+        .attr_timeout = cache_seconds(fs),
+        .entry_timeout = cache_seconds(fs),
     };
     fs_attr_to_stat(fs, attr, &ret_entry->attr);
 }
@@ -117,7 +123,7 @@ void fs_reply_missing(fuse_req_t req)
 {
     // ENOENT would be right as well, but would be asked for again and again; number 0 with a
     // timeout is remembered.
-    struct fuse_entry_param entry = {.entry_timeout = CACHE_SECONDS};
+    struct fuse_entry_param entry = {.entry_timeout = cache_seconds(fuse_req_userdata(req))};
 
     answer();
     (void)sent(fuse_reply_entry(req, &entry));
@@ -129,7 +135,7 @@ void fs_reply_attr(fuse_req_t req, const struct store_attr *attr)
 
     fs_attr_to_stat(fuse_req_userdata(req), attr, &st);
     answer();
-    (void)sent(fuse_reply_attr(req, &st, CACHE_SECONDS));
+    (void)sent(fuse_reply_attr(req, &st, cache_seconds(fuse_req_userdata(req))));
 }
 
 void fs_reply_bytes(fuse_req_t req, const void *bytes, size_t size)

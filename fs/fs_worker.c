@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT
 // Threads that may wait: for a cold block, for room, for the store to write out what is pending.
 //
-// Two queues. The general one is served by all workers but one, in no particular order: the callers
-// of its requests are still waiting for their answers, so no order has been promised to anyone. The
-// other is served by one thread, one request at a time, in the order of their submission. It exists
-// for F2: a RELEASE has no caller that waits, close(2) has returned, so what the same client does
-// next must not overtake it. While a RELEASE waits there, the loop sends everything that changes or
-// syncs after it. Reads pass.
+// Three queues. What reads has one, what changes has another, each with its own threads: a change
+// may have to wait for a checkpoint, and a reader never does. No order is kept in either: the
+// callers of these requests are still waiting for their answers, so none has been promised to
+// anyone. The third is served by one thread, one request at a time, in the order of their
+// submission. It exists for F2: a RELEASE has no caller that waits, close(2) has returned, so what
+// the same client does next must not overtake it. While a RELEASE waits there, the loop sends
+// everything that changes or syncs after it. Reads pass.
 //
 // Bounds: the number of threads, of requests held and of the bytes in them. When one is reached,
 // the loop stops reading the device (fs_workers_full()), so the kernel holds what comes; it goes on
 // pumping the log, which is all that a worker can wait for besides the disk, so there is always
-// progress.
+// progress. The bound on bytes is so high because until then readers are served: it is reached when
+// more than a hundred clients have each a large write waiting for room.
 
 #include <errno.h>
 #include <stdlib.h>
@@ -21,26 +23,36 @@
 #include "base/check.h"
 #include "fs/fs_reply.h"
 
-#define WORKERS           8u
+#define LANE_WORKERS      8u
 // Every request held costs its size. A full-sized buffer counts wholly.
 #define HELD_REQUESTS_MAX 1024u
-#define HELD_BYTES_MAX    (32u * 1024u * 1024u)
+#define HELD_BYTES_MAX    (128u * 1024u * 1024u)
 
 struct worker {
-    struct fs_workers *pool;
+    struct fs_workers *all;
+    struct lane *lane;
     pthread_t thread;
     struct af_cond wake;
-    // Guarded by pool->lock:
+    // Guarded by all->lock:
     struct fs_request *job; // handed over while it was idle
     struct worker *next_idle;
 };
+
+// What reads, or what changes. Guarded by the lock of the whole:
+struct lane {
+    struct worker *idle; // the last one to fall idle is the first to be used: its cache is warm
+    struct list queue;   // while nobody is idle
+};
+
+enum { LANE_READS, LANE_CHANGES, LANES };
+
+#define WORKERS (LANES * LANE_WORKERS)
 
 struct fs_workers {
     struct fs *fs;
     struct af_mutex lock;
     // Guarded by lock:
-    struct worker *idle; // the last one to fall idle is the first to be used: its cache is warm
-    struct list queue;   // while nobody is idle
+    struct lane lanes[LANES];
     struct list ordered;
     size_t held, held_bytes; // queued or running
     bool stop;
@@ -88,18 +100,19 @@ static struct list *first_of(struct list *l)
 static void *worker_main(void *arg)
 {
     struct worker *me = arg;
-    struct fs_workers *w = me->pool;
+    struct fs_workers *w = me->all;
+    struct lane *lane = me->lane;
 
     af_lock(&w->lock);
     for (;;) {
-        struct list *first = first_of(&w->queue);
+        struct list *first = first_of(&lane->queue);
         struct fs_request *rq = NULL;
         if (first) {
             rq = list_entry(first, struct fs_request, link);
             list_remove(first);
         } else if (!w->stop) {
-            me->next_idle = w->idle;
-            w->idle = me;
+            me->next_idle = lane->idle;
+            lane->idle = me;
             while (!me->job && !w->stop)
                 af_cond_wait(&me->wake, &w->lock);
             rq = me->job;
@@ -156,10 +169,12 @@ int fs_workers_create(struct fs *fs, struct fs_workers **ret_workers)
     w->fs = fs;
     af_mutex_init(&w->lock, LOCK_RANK_FS);
     af_cond_init(&w->ordered_wake);
-    list_init(&w->queue);
     list_init(&w->ordered);
+    for (size_t i = 0; i < LANES; i++)
+        list_init(&w->lanes[i].queue);
     for (size_t i = 0; i < WORKERS; i++) {
-        w->workers[i].pool = w;
+        w->workers[i].all = w;
+        w->workers[i].lane = &w->lanes[i / LANE_WORKERS];
         af_cond_init(&w->workers[i].wake);
     }
     while (r == 0 && w->started < WORKERS) {
@@ -190,13 +205,14 @@ void fs_workers_submit(struct fs_workers *w, struct fs_request *rq)
 {
     af_lock(&w->lock);
     hold_locked(w, rq);
-    struct worker *idle = w->idle;
+    struct lane *lane = &w->lanes[rq->peek.kind == FS_KIND_READS ? LANE_READS : LANE_CHANGES];
+    struct worker *idle = lane->idle;
     if (idle) {
-        w->idle = idle->next_idle;
+        lane->idle = idle->next_idle;
         idle->job = rq;
         af_cond_broadcast(&idle->wake);
     } else {
-        list_append(&w->queue, &rq->link);
+        list_append(&lane->queue, &rq->link);
     }
     af_unlock(&w->lock);
 }

@@ -131,6 +131,7 @@ static void engine_options_from(const struct daemon *d, struct engine_options *r
         .log_bytes = d->opts->log_bytes,
         .commit_open_ms = d->opts->commit_open_ms,
         .read_only = d->opts->read_only,
+        .switches = d->opts->io.switches,
         .threads = true,
         .sink = d->sink,
     };
@@ -171,11 +172,16 @@ static int open_engine(struct daemon *d)
     char text[PATH_MAX + 512] = "";
     char line[2 * PATH_MAX];
 
-    int r = io_open(d->place.store, d->opts->io_method, d->place.disk_read_only, &d->io);
+    int r = io_open_chosen(d->place.store, &d->opts->io, d->place.disk_read_only, &d->io);
     if (r) {
-        snprintf(line, sizeof(line), "cannot open the store %s%s%s: %s", d->place.store,
-                 d->opts->io_method ? " with io=" : "",
-                 d->opts->io_method ? d->opts->io_method : "", err_text(r));
+        const char *insisted = r == -AF_E_IO_UNSUPPORTED && d->opts->io.uring ? "uring"
+                               : r == -AF_E_IO_NO_DIRECT                      ? "direct"
+                                                                              : NULL;
+
+        d->io = NULL;
+        snprintf(line, sizeof(line), "cannot open the store %s%s%s%s: %s", d->place.store,
+                 insisted ? " with -o " : "", insisted ? insisted : "",
+                 insisted ? " (without that option another way is taken)" : "", err_text(r));
         return complain(exit_code(r), line);
     }
     if (d->place.make_store) {
@@ -204,6 +210,7 @@ static int mount_fs(struct daemon *d)
         .kernel_options = d->opts->kernel_options,
         .present = d->opts->present,
         .read_only = d->opts->read_only,
+        .switches = d->opts->io.switches,
         .sink = d->sink,
         .store_path = d->place.store,
         .ready = on_ready,

@@ -26,23 +26,28 @@ const char mount_opts_help[] =
     "  log=SIZE           bound of the log (default 64M)\n"
     "  cache=SIZE         memory for blocks of the tree (default 256M)\n"
     "  commit_open=SECS   complete what loggers append every SECS seconds (default 30, 0: never)\n"
-    "  io=uring|plain     how the disk is written (default: the first of them that works)\n"
-    "  allow_other        other users may use the mount (default: only who mounted it)\n"
-    "  allow_root         root may use it besides who mounted it\n"
-    "  uid=N, gid=N       show every file as owned by N\n"
-    "  umask=OCTAL        show every file with all permissions but these\n"
-    "  fsname=NAME        source shown by mount(8) (default: STORE)\n"
-    "  nosuid, nodev (default), suid, dev, noexec, exec, noatime, sync,\n"
-    "  and what fstab holds for mount(8)\n"
-    "SIZE takes K, M, G or T (powers of 1024).\n"
-    "\n"
-    "Exit status:\n"
-    "   0 mounted, recovered and running (-f: ended cleanly)    1 damaged\n"
-    "   2 usage                3 STORE or MOUNTPOINT missing    4 no store, or an empty directory\n"
-    "   5 in use by another    6 newer format                   7 no valid superblock\n"
-    "   8 log damaged          9 log segment missing           10 no permission\n"
-    "  11 no space            12 disk is read-only             13 no FUSE, or mounting failed\n"
-    "  15 STORE not empty     16 I/O error                     17 anything else\n";
+    "  io=uring|plain     uring: insists on it; plain: the same as no-uring\n"
+    "  baseline           all optimizations off; after it, those that are named are on:\n"
+#define X(id, name, help) "  [no-]" name ": " help "\n"
+    SWITCHES(X)
+#undef X
+        "                     uring and direct insist: that way, or the mount is refused\n"
+        "  allow_other        other users may use the mount (default: only who mounted it)\n"
+        "  allow_root         root may use it besides who mounted it\n"
+        "  uid=N, gid=N       show every file as owned by N\n"
+        "  umask=OCTAL        show every file with all permissions but these\n"
+        "  fsname=NAME        source shown by mount(8) (default: STORE)\n"
+        "  nosuid, nodev (default), suid, dev, noexec, exec, noatime, sync,\n"
+        "  and what fstab holds for mount(8)\n"
+        "SIZE takes K, M, G or T (powers of 1024).\n"
+        "\n"
+        "Exit status:\n"
+        "   0 mounted, recovered and running (-f: ended cleanly)    1 damaged\n"
+        "   2 usage                3 STORE or MOUNTPOINT missing    4 no store, or an empty directory\n"
+        "   5 in use by another    6 newer format                   7 no valid superblock\n"
+        "   8 log damaged          9 log segment missing           10 no permission\n"
+        "  11 no space            12 disk is read-only             13 no FUSE, or mounting failed\n"
+        "  15 STORE not empty     16 I/O error                     17 anything else\n";
 
 struct parser {
     struct mount_opts *opts;
@@ -142,6 +147,27 @@ static bool is_one_of(const char *name, const char *const *names)
     return false;
 }
 
+// "no-NAME", "NAME" and "baseline". The last word counts.
+static bool take_optimization(struct parser *p, const char *name)
+{
+    struct io_choice *io = &p->opts->io;
+    bool on = strncmp(name, "no-", 3) != 0;
+    enum switch_id id;
+
+    if (strcmp(name, "baseline") == 0) {
+        *io = (struct io_choice){.switches = switches_baseline()};
+        return true;
+    }
+    if (!switch_find(on ? name : name + 3, &id))
+        return false;
+    switch_set(&io->switches, id, on);
+    if (id == SWITCH_URING)
+        io->uring = on;
+    if (id == SWITCH_DIRECT)
+        io->direct = on;
+    return true;
+}
+
 static bool take_flag(struct parser *p, const char *name)
 {
     static const char *const passed_on[] = {"allow_other", "allow_root", "dev",    "nodev", "suid",
@@ -175,6 +201,8 @@ static bool take_flag(struct parser *p, const char *name)
         p->opts->read_only = false;
     else if (is_one_of(name, passed_on))
         return pass_on(p, name);
+    else if (take_optimization(p, name))
+        return true;
     else if (!is_one_of(name, ignored) && strncmp(name, "x-", 2) != 0)
         return fail(p, "unknown option '%s' (aerofs-mount --help lists them)", name);
     return true;
@@ -214,10 +242,9 @@ static bool take_value(struct parser *p, const char *name, const char *value)
                    ? true
                    : fail(p, "commit_open=%s is no number of seconds", value);
     if (strcmp(name, "io") == 0) {
-        o->io_method = value;
-        return strcmp(value, "uring") == 0 || strcmp(value, "plain") == 0
-                   ? true
-                   : fail(p, "io=%s is none of uring, plain", value);
+        if (strcmp(value, "uring") == 0 || strcmp(value, "plain") == 0)
+            return take_optimization(p, strcmp(value, "uring") == 0 ? "uring" : "no-uring");
+        return fail(p, "io=%s is none of uring, plain", value);
     }
     if (strcmp(name, "fsname") == 0) {
         o->fsname = value;

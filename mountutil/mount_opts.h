@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "base/io.h"
 #include "fs/fs.h"
 
 struct mount_opts {
@@ -23,11 +24,11 @@ struct mount_opts {
     uint64_t log_bytes;        // log=; 0: default
     uint64_t cache_bytes;      // cache=; 0: default
     uint64_t commit_open_ms;   // UINT64_MAX: default
-    const char *io_method;     // io=; NULL: probe
+    struct io_choice io;       // io=, the switches, and what is insisted on
     struct fs_present present; // uid=, gid=, umask=
     const char *fsname;        // NULL: the store as given
     char kernel_options[512];  // what is passed on to the kernel and libfuse, "nosuid,allow_other"
-    char *lists;               // owns the text that io_method and fsname point into
+    char *lists;               // owns the text that fsname points into
 };
 
 // False: `message` says what is wrong. The result is to be freed in both cases.

@@ -276,7 +276,7 @@ int store_complete_all(struct store *s)
 bool store_busy_locked(struct store *s)
 {
     return s->reap_count > 0 || (s->pending_count > 0 && s->config.commit_open_ms > 0) ||
-           s->cache.block_count > s->cache.budget_blocks;
+           cache_is_over(&s->cache);
 }
 
 bool store_busy(struct store *s)

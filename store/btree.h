@@ -49,6 +49,7 @@ struct tree {
     // The checkpoint under way, so that checksums of frozen children reach both trees.
     bool frozen;
     struct tree_root frozen_root;
+    bool single_writes; // a call of its own for each block of it
 };
 
 // Reads. `root` is &t->root or a view's. Values point into the block and hold until the lock is

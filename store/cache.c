@@ -270,12 +270,17 @@ void cache_unpin(struct cache *c, struct block *b)
     cache_spare(c, b);
 }
 
+bool cache_is_over(const struct cache *c)
+{
+    return c->block_count > c->budget_blocks || (c->keeps_nothing && c->clean_count > 0);
+}
+
 void cache_evict(struct cache *c, size_t limit)
 {
     // Second chance: one that was used or is pinned goes back to the front; looking at few of them
     // a call is enough, since a second look finds them unmarked.
     size_t looks = limit * 4;
-    while (c->block_count > c->budget_blocks && limit > 0 && looks > 0 && !list_empty(&c->lru)) {
+    while (cache_is_over(c) && limit > 0 && looks > 0 && !list_empty(&c->lru)) {
         struct block *b = list_entry(c->lru.prev, struct block, link);
         looks--;
         if (b->referenced || b->pins > 0) {

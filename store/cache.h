@@ -63,6 +63,7 @@ struct cache {
     struct block *doomed; // FROZEN and detached, by chain_next
     size_t clean_count, dirty_count, frozen_count;
     size_t budget_blocks; // all of them together; dirty ones may exceed it, clean ones go first
+    bool keeps_nothing;   // clean ones go whatever the budget says
     uint64_t interval;    // rises at each freeze
     bool freezing;        // between cache_freeze() and the end of cache_thaw()
     struct list spare;    // prepared blocks
@@ -108,6 +109,8 @@ struct block *cache_new(struct cache *c, uint64_t address, uint64_t generation,
 void cache_drop(struct cache *c, struct block *b);
 void cache_pin(struct cache *c, struct block *b);
 void cache_unpin(struct cache *c, struct block *b);
+// Whether cache_evict() has work.
+bool cache_is_over(const struct cache *c);
 // Down to the budget, longest unused first; at most `limit` blocks a call, so that the lock is held
 // shortly.
 void cache_evict(struct cache *c, size_t limit);

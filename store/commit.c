@@ -27,6 +27,10 @@ void op_begin(struct store *s, struct op *op, enum op_kind kind)
 // Log room and dirty memory have bounds; writers wait for a checkpoint before they reach them.
 static int admit(struct store *s, struct fault *f, size_t body_bytes)
 {
+    if (s->closed_checkpoint && s->frozen) {
+        f->kind = FAULT_FROZEN;
+        return -AF_E_FAULT;
+    }
     if (s->cache.dirty_count + s->cache.frozen_count > store_dirty_hard(s)) {
         f->kind = FAULT_LOG;
         return -AF_E_FAULT;

@@ -28,6 +28,11 @@ size_t record_data_max(const struct store *s)
 
 #define SPILL_ROUNDS 4u
 
+size_t ride_bytes_max(const struct store *s)
+{
+    return s->no_record_data ? 0 : record_data_max(s);
+}
+
 size_t inode_mem_max(const struct store *s)
 {
     size_t by_record = wal_body_max(s->wal) / 2 / BLOCK_BYTES;
@@ -233,8 +238,8 @@ int complete(struct store *s, struct fault *f, struct oinode *oi)
     // What is in memory rides in the record when it is little. A writer that goes on writing must
     // not keep the completion for ever: after some rounds all that one inode may have in memory
     // (pending_mem_max) rides too.
-    if (p->mem_blocks * BLOCK_BYTES > record_data_max(s) && !fits_inline(p, &in) &&
-        (f->rounds < SPILL_ROUNDS || p->mem_blocks > inode_mem_max(s))) {
+    if (p->mem_blocks * BLOCK_BYTES > ride_bytes_max(s) && !fits_inline(p, &in) &&
+        (f->spills < SPILL_ROUNDS || p->mem_blocks > inode_mem_max(s))) {
         f->kind = FAULT_SPILL;
         f->number = oi->ino;
         return -AF_E_FAULT;

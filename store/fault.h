@@ -27,13 +27,14 @@ struct blkref {
 
 enum fault_kind {
     FAULT_NONE,
-    FAULT_NODE,  // tree node `ref` of `level`
-    FAULT_DATA,  // one block of file data: ref.address and ref.checksum
-    FAULT_GROUP, // bitmap of group `number`
-    FAULT_GROW,  // data file must have `number` more free blocks
-    FAULT_SPACE, // a checkpoint would free space
-    FAULT_LOG,   // the log or dirty memory is at its bound: a flush and segments, or a checkpoint
-    FAULT_SPILL, // pending content of inode `number` must be written out first
+    FAULT_NODE,   // tree node `ref` of `level`
+    FAULT_DATA,   // one block of file data: ref.address and ref.checksum
+    FAULT_GROUP,  // bitmap of group `number`
+    FAULT_GROW,   // data file must have `number` more free blocks
+    FAULT_SPACE,  // a checkpoint would free space
+    FAULT_LOG,    // the log or dirty memory is at its bound: a flush and segments, or a checkpoint
+    FAULT_FROZEN, // a checkpoint is under way, and changes are to wait for its end
+    FAULT_SPILL,  // pending content of inode `number` must be written out first
 };
 
 struct fault {
@@ -48,6 +49,7 @@ struct fault {
     struct block **pins; // pinned by the resolver, unpinned by fault_end()
     unsigned pin_count, pin_cap;
     unsigned rounds; // how often it was resolved
+    unsigned spills; // by FAULT_SPILL
     bool urgent;     // space_reserve() may take from the reserve: a truncation gives space back
     bool refilled;   // FAULT_LOG: segments were made and the log flushed, it was not that
     bool reaping;    // the caller frees what others wait for

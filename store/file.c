@@ -178,7 +178,7 @@ static int memory_room(struct store *s, struct fault *f, struct oinode *oi, size
 static int write_blocks(struct store *s, struct fault *f, struct pending *p, uint64_t block,
                         const uint8_t *bytes, size_t count)
 {
-    uint8_t *buffers[DIRECT_BYTES_MIN / BLOCK_BYTES + 1];
+    uint8_t *buffers[WRITE_BYTES_MAX / BLOCK_BYTES];
     size_t made = 0;
     int err;
 
@@ -354,7 +354,7 @@ int store_write(struct store *s, enum store_how how, struct store_file *file, ui
         return -EINVAL;
     if (off > FILE_BYTES_MAX - size)
         return -EFBIG;
-    if (size >= DIRECT_BYTES_MIN)
+    if (size >= DIRECT_BYTES_MIN && !s->no_large_writes)
         return how == STORE_NONBLOCK ? -AF_E_WOULD_BLOCK
                                      : write_direct(s, file, off, bytes, size, kill_suidgid);
     fault_begin(&f);

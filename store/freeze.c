@@ -110,7 +110,7 @@ static void frozen_copy(struct frozen_write *w, const struct frozen_item *items,
     }
 }
 
-// Writes a batch, each run of neighbouring addresses in one call.
+// Writes a batch, each run of neighbouring addresses in one call, or each block.
 static int frozen_put(struct frozen_write *w, const struct frozen_item *items, size_t count)
 {
     struct iovec iov[BATCH_BLOCKS];
@@ -120,7 +120,8 @@ static int frozen_put(struct frozen_write *w, const struct frozen_item *items, s
             const struct block *b = items[i + run].block;
             void *bytes = b->kind == BLOCK_DATA ? b->bytes : w->copies + (i + run) * BLOCK_BYTES;
             iov[run++] = (struct iovec){.iov_base = bytes, .iov_len = BLOCK_BYTES};
-        } while (i + run < count && items[i + run].address == items[i].address + run);
+        } while (!w->tree->single_writes && i + run < count &&
+                 items[i + run].address == items[i].address + run);
         uint64_t address = items[i].address;
         int r = io_pwritev(w->data, iov, (int)run, address * BLOCK_BYTES);
         if (r < 0)

@@ -272,6 +272,22 @@ void store_attach_wal(struct store *s, struct wal *wal)
     store_unlock(s);
 }
 
+void store_set_switches(struct store *s, struct switches switches)
+{
+    store_lock(s);
+    AF_ASSERT(!s->have_switches);
+    s->have_switches = true;
+    s->no_record_data = !switch_on(switches, SWITCH_RECORD_DATA);
+    s->no_large_writes = !switch_on(switches, SWITCH_LARGE_WRITES);
+    s->no_read_ahead = !switch_on(switches, SWITCH_READ_AHEAD);
+    s->no_read_in_place = !switch_on(switches, SWITCH_READ_IN_PLACE);
+    s->no_batching = !switch_on(switches, SWITCH_WRITE_BATCHING);
+    s->tree.single_writes = s->no_batching;
+    s->closed_checkpoint = !switch_on(switches, SWITCH_OPEN_CHECKPOINT);
+    s->cache.keeps_nothing = !switch_on(switches, SWITCH_BLOCK_CACHE);
+    store_unlock(s);
+}
+
 uint64_t store_data_written(void *store)
 {
     struct store *s = store;

@@ -204,7 +204,8 @@ static int plan_run(struct store *s, enum store_how how, uint64_t ino, struct pl
 }
 
 // `bytes`: the caller's, used as they are when the range is one of whole blocks.
-static int plan_init(struct plan *pl, uint64_t off, size_t size, uint8_t *bytes)
+static int plan_init(const struct store *s, struct plan *pl, uint64_t off, size_t size,
+                     uint8_t *bytes)
 {
     size_t blocks;
 
@@ -213,7 +214,7 @@ static int plan_init(struct plan *pl, uint64_t off, size_t size, uint8_t *bytes)
     pl->part_cap = blocks;
     pl->parts = calloc(blocks, sizeof(pl->parts[0]));
     pl->sums = calloc(blocks, sizeof(pl->sums[0]));
-    pl->borrowed = off % BLOCK_BYTES == 0 && size % BLOCK_BYTES == 0;
+    pl->borrowed = !s->no_read_in_place && off % BLOCK_BYTES == 0 && size % BLOCK_BYTES == 0;
     pl->bytes = pl->borrowed ? bytes : malloc(blocks * BLOCK_BYTES);
     return pl->parts && pl->sums && pl->bytes ? 0 : -ENOMEM;
 }
@@ -281,7 +282,7 @@ int store_read(struct store *s, enum store_how how, uint64_t ino, uint64_t off, 
     if (size == 0 || off >= FILE_BYTES_MAX)
         return 0;
     size = AF_MIN(size, FILE_BYTES_MAX - off);
-    err = plan_init(&pl, off, size, bytes);
+    err = plan_init(s, &pl, off, size, bytes);
     covered = calloc(pl.part_cap, sizeof(covered[0]));
     if (err == 0 && !covered)
         err = -ENOMEM;

@@ -3,8 +3,8 @@
 // yet. The bytes are written without the lock; the extents join the pending content afterwards,
 // unless a later write has overtaken them.
 //
-// What a commit behind a large completion waits for is bounded: writeback is started for every run,
-// and a writer that has left more than UNSYNCED_MAX unsynced syncs before it goes on. Extents of a
+// What a commit behind a large completion waits for is bounded: a writer that has left more than
+// UNSYNCED_MAX unsynced syncs before it goes on. Extents of a
 // content with very many pieces are staged: put into the tree by an operation of their own, under
 // an id on the orphan list, so that neither memory nor the completion's record grows with the file.
 
@@ -27,25 +27,34 @@ struct run {
     uint64_t *versions; // NULL: not from MEM blocks
 };
 
-// Writes the runs and starts their writeback. Without the lock.
+// One call for the run, or one for each of its blocks.
+static int write_run(struct store *s, const struct run *run)
+{
+    uint64_t step = s->no_batching ? 1 : run->count;
+    int err = 0;
+
+    for (uint64_t at = 0; err == 0 && at < run->count; at += step)
+        err = io_pwrite(s->config.data, run->bytes + at * BLOCK_BYTES, step * BLOCK_BYTES,
+                        (run->address + at) * BLOCK_BYTES);
+    return err;
+}
+
+// Writes the runs. Without the lock.
 static int write_runs(struct store *s, struct run *runs, size_t run_count)
 {
     uint64_t bytes = 0;
 
     for (size_t r = 0; r < run_count; r++) {
         struct run *run = &runs[r];
-        uint64_t len = run->count * BLOCK_BYTES, off = run->address * BLOCK_BYTES;
 
         for (uint64_t i = 0; i < run->count; i++)
             run->checksums[i] =
                 le64_put(checksum(CSUM_DATA, 0, run->bytes + i * BLOCK_BYTES, BLOCK_BYTES));
-        int err = io_pwrite(s->config.data, run->bytes, len, off);
+        int err = write_run(s, run);
 
         if (err < 0)
             return err;
-        // Only a hint: the sync that counts is the log's, and it reports what went wrong.
-        (void)io_start_writeback(s->config.data, off, len);
-        bytes += len;
+        bytes += run->count * BLOCK_BYTES;
     }
     if (atomic_fetch_add(&s->unsynced_bytes, bytes) + bytes > UNSYNCED_MAX) {
         atomic_store(&s->unsynced_bytes, 0);
@@ -251,7 +260,7 @@ static bool spill_more(struct store *s, uint64_t ino, size_t keep)
 {
     store_lock(s);
     const struct oinode *oi = oinode_find(s, ino);
-    bool more = oi && oi->p && oi->p->mem_blocks * BLOCK_BYTES > record_data_max(s) &&
+    bool more = oi && oi->p && oi->p->mem_blocks * BLOCK_BYTES > ride_bytes_max(s) &&
                 oi->p->mem_blocks > keep;
 
     store_unlock(s);

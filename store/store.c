@@ -185,7 +185,7 @@ static int fault_read(struct store *s, struct fault *f)
         return 0;
     }
     err = fault_pin(s, f, f->kind == FAULT_NODE ? BLOCK_NODE : BLOCK_DATA, bytes);
-    if (err == 0 && f->kind == FAULT_NODE && f->ahead_count > 0)
+    if (err == 0 && f->kind == FAULT_NODE && f->ahead_count > 0 && !s->no_read_ahead)
         fault_read_ahead(s, f);
     return err;
 }
@@ -232,7 +232,12 @@ static int fault_serve(struct store *s, struct fault *f)
         return fault_wait(s, f);
     case FAULT_LOG:
         return fault_wait(s, f);
+    case FAULT_FROZEN:
+        AF_ASSERT(s->config.await_checkpoint);
+        s->config.await_checkpoint(s->config.arg);
+        return s->failed ? -AF_E_LOG_FAILED : 0; // one that failed has left all frozen
     case FAULT_SPILL:
+        f->spills++;
         return spill_inode(s, f->number, 0);
     case FAULT_NONE:
         break;

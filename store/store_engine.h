@@ -6,6 +6,7 @@
 
 #include "base/io.h"
 #include "base/message.h"
+#include "base/switch.h"
 #include "store/btree.h"
 #include "store/space.h"
 #include "store/store.h"
@@ -37,6 +38,8 @@ struct store_config {
     // Called from anywhere, must not block: the log or dirty memory has passed its soft bound;
     // something for store_background() has come up.
     void (*pressure)(void *arg);
+    // Called without locks by a thread that may wait: return when no checkpoint is under way.
+    void (*await_checkpoint)(void *arg);
     void *arg;
 };
 
@@ -65,6 +68,9 @@ int store_remove_orphans(struct store *s, uint64_t *ret_count) AF_NODISCARD;
 int store_check_space(struct store *s) AF_NODISCARD;
 // From here on operations are logged. Before it, changes answer -EROFS.
 void store_attach_wal(struct store *s, struct wal *wal);
+// Once, after recovery and before the first request is served: until then the store does as if all
+// were on.
+void store_set_switches(struct store *s, struct switches switches);
 // The number of the last write to `data` that has returned: wal_config.data_written.
 uint64_t store_data_written(void *store);
 // The log or a checkpoint failed: every later change answers the error's errno (EROFS for later

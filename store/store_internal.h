@@ -113,6 +113,10 @@ struct reap {
 
 struct store {
     struct store_config config;
+    // Set once, by store_set_switches() (base/switch.h).
+    bool have_switches;
+    bool no_record_data, no_large_writes, no_read_ahead, no_read_in_place, no_batching;
+    bool closed_checkpoint; // changes wait while one is under way
     struct af_mutex lock;
     struct cache cache;
     struct tree tree;
@@ -346,6 +350,7 @@ void data_forget(struct store *s, uint64_t address,
 #define CONTENT_EXTENTS_AT_ONCE 64u      // freed by one operation; larger contents go in steps
 #define LINK_COUNT_MAX          1000000u
 #define HOLE_PIECES_MAX         1024u          // of one inode, not completed
+size_t ride_bytes_max(const struct store *s);  // of content in memory, in one record
 size_t record_data_max(const struct store *s); // the same, less where segments are small
 size_t inode_mem_max(const struct store *s);   // likewise of PENDING_MEM_INODE_MAX
 

@@ -71,6 +71,15 @@ int wal_open(const struct wal_config *config, const struct wal_start *start, str
     return 0;
 }
 
+void wal_set_switches(struct wal *wal, struct switches switches)
+{
+    af_lock(&wal->lock);
+    AF_ASSERT(!wal->have_switches);
+    wal->have_switches = true;
+    wal->alone = !switch_on(switches, SWITCH_GROUP_COMMIT);
+    af_unlock(&wal->lock);
+}
+
 static void destroy_groups(struct list *groups)
 {
     while (!list_empty(groups)) {

@@ -13,7 +13,8 @@
 // W4 bytes of a recycled segment never validate. W5 FAILED has no exit.
 //
 // Group commit: one write is in flight at most; records appended meanwhile form the next group. A
-// lone commit is written at once, nothing ever waits for company.
+// lone commit is written at once, nothing ever waits for company. With the switch off each record
+// is a group, has its own write, and its own sync of data where it names extents.
 //
 // Threading: all calls are thread safe unless they say otherwise. Completions run in wal_pump(). A
 // thread whose call may start a flush must live until that has ended (see io.h).
@@ -28,6 +29,7 @@
 #include "base/io.h"
 #include "base/list.h"
 #include "base/message.h"
+#include "base/switch.h"
 
 struct wal;
 
@@ -97,6 +99,9 @@ int wal_create_segments(struct io *io, const struct wal_start *start) AF_NODISCA
 // recycle.
 int wal_open(const struct wal_config *config, const struct wal_start *start,
              struct wal **ret_wal) AF_NODISCARD;
+// Once, before the first request is served and after recovery has written what it has to: until
+// then the log does as if all were on.
+void wal_set_switches(struct wal *wal, struct switches switches);
 // Waits for a write in flight (reaping itself), frees everything. Unflushed records are dropped.
 // NULL ok.
 void wal_close(struct wal *wal);

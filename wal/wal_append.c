@@ -70,6 +70,14 @@ static bool group_grow(struct wal_group *group, size_t bytes)
     return true;
 }
 
+// What a fresh buffer holds at least.
+static size_t group_least(const struct wal *wal, size_t bytes)
+{
+    if (wal->alone)
+        return bytes;
+    return AF_MAX(bytes, AF_MIN(wal->group_bytes_max, (size_t)WAL_GROUP_BYTES_MIN));
+}
+
 // A fresh buffer for at least `bytes`: a spare, a new one, or the prepared one.
 static struct wal_group *group_take_locked(struct wal *wal, size_t bytes, bool may_use_prepared)
 {
@@ -82,11 +90,8 @@ static struct wal_group *group_take_locked(struct wal *wal, size_t bytes, bool m
         if (group->cap - WAL_BLOCK < bytes)
             group = wal_group_destroy(group);
     }
-    if (!group) {
-        size_t least = AF_MIN(wal->group_bytes_max, (size_t)WAL_GROUP_BYTES_MIN);
-
-        group = wal_group_create(AF_MAX(bytes, least));
-    }
+    if (!group)
+        group = wal_group_create(group_least(wal, bytes));
     if (!group && may_use_prepared && wal->prepared && wal->prepared->cap - WAL_BLOCK >= bytes) {
         group = wal->prepared;
         wal->prepared = NULL;
@@ -99,7 +104,7 @@ static struct wal_group *group_for_locked(struct wal *wal, size_t bytes, bool ma
 {
     struct wal_group *group;
 
-    if (!list_empty(&wal->queue)) {
+    if (!list_empty(&wal->queue) && !wal->alone) {
         group = list_entry(wal->queue.prev, struct wal_group, link);
         if (group->used + bytes <= wal->group_bytes_max) {
             size_t cap = AF_MAX(group->used + bytes, 2 * (group->cap - WAL_BLOCK));
@@ -169,8 +174,7 @@ int wal_prepare(struct wal *wal, size_t bytes)
     bool fits = wal->prepared && wal->prepared->cap - WAL_BLOCK >= need;
     bool large = wal->prepared && wal->prepared->cap > WAL_BLOCK + wal->group_bytes_max;
     if (!fits || (large && need <= wal->group_bytes_max)) {
-        size_t least = AF_MIN(wal->group_bytes_max, (size_t)WAL_GROUP_BYTES_MIN);
-        struct wal_group *group = wal_group_create(AF_MAX(need, least));
+        struct wal_group *group = wal_group_create(group_least(wal, need));
 
         if (group) {
             wal_group_destroy(wal->prepared);
@@ -232,7 +236,9 @@ static bool room_locked(struct wal *wal, size_t records, size_t bytes)
     const size_t limit = wal->room_bytes - wal->reserve_bytes;
     size_t used, left;
 
-    if (wal->appended_lsn - wal->durable_lsn + records > WAL_OUTSTANDING_MAX)
+    const uint64_t outstanding = wal->alone ? 4 * WAL_ALONE_MAX : WAL_OUTSTANDING_MAX;
+
+    if (wal->appended_lsn - wal->durable_lsn + records > outstanding)
         return false;
     if (!room_after_queue_locked(wal, limit, &used, &left))
         return false;
@@ -257,6 +263,16 @@ static bool room_locked(struct wal *wal, size_t records, size_t bytes)
     return worst <= (left - 1) * (limit - waste) + limit;
 }
 
+// What is to be flushed unasked, so that memory stays bounded: all full groups.
+static uint64_t full_lsn_locked(const struct wal *wal)
+{
+    if (wal->alone)
+        return AF_MAX(wal->appended_lsn, WAL_ALONE_MAX) - WAL_ALONE_MAX;
+    if (list_empty(&wal->queue))
+        return 0;
+    return list_entry(wal->queue.prev, struct wal_group, link)->first_lsn - 1;
+}
+
 bool wal_has_room(struct wal *wal, size_t records, size_t bytes)
 {
     af_lock(&wal->lock);
@@ -265,10 +281,8 @@ bool wal_has_room(struct wal *wal, size_t records, size_t bytes)
         wal->want_lsn = wal->appended_lsn;
         if (wal_segments_short_locked(wal))
             wal->need_pending = true;
-    } else if (!list_empty(&wal->queue) && wal->queue.next != wal->queue.prev) {
-        struct wal_group *open = list_entry(wal->queue.prev, struct wal_group, link);
-
-        wal->want_lsn = AF_MAX(wal->want_lsn, open->first_lsn - 1);
+    } else {
+        wal->want_lsn = AF_MAX(wal->want_lsn, full_lsn_locked(wal));
     }
     wal_flush_locked(wal);
     af_unlock(&wal->lock);
@@ -306,7 +320,9 @@ void wal_flush_locked(struct wal *wal)
     }
     list_remove(&group->link);
     wal->flying = group;
-    if (group->data_number <= wal->synced_number) {
+    // A sync for an earlier group covers what was written by then; without group commit it is not
+    // shared.
+    if (group->data_number == 0 || (group->data_number <= wal->synced_number && !wal->alone)) {
         wal_write_locked(wal);
         return;
     }

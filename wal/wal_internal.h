@@ -25,6 +25,7 @@
 #define WAL_OUTSTANDING_MAX \
     (1u << 19) // records not durable that wal_has_room() allows; half of DET-3
 #define WAL_OUTSTANDING_HARD (1u << 20)
+#define WAL_ALONE_MAX        256u // records that wait for flushes of their own, without group commit
 #define WAL_LATE_MS          500u  // a record waits no longer than this for its flush
 #define WAL_RETRY_MS         1000u // between attempts to make a segment after one has failed
 #define WAL_CUTS             4u
@@ -69,6 +70,8 @@ struct wal {
     size_t room_bytes;    // of a segment for groups
     size_t reserve_bytes; // of it kept for markers and attestations
     size_t group_bytes_max;
+    bool alone;         // each record is a group
+    bool have_switches; // wal_set_switches() was called
 
     struct af_mutex lock;
     struct af_cond cond; // anything that somebody sleeps for has changed

@@ -27,12 +27,45 @@ static void listen(void *arg, enum message_level level, const char *text)
     snprintf(fx->said + len, sizeof(fx->said) - len, "%s\n", text);
 }
 
+struct switches switches_of(const char *words)
+{
+    struct switches s = {0};
+    char name[64];
+    enum switch_id id;
+
+    while (*words) {
+        size_t len = strcspn(words, ",");
+        bool on = strncmp(words, "no-", 3) != 0;
+
+        AF_ASSERT(len < sizeof(name));
+        memcpy(name, words, len);
+        name[len] = 0;
+        if (strcmp(name, "baseline") == 0)
+            s = switches_baseline();
+        else if (switch_find(on ? name : name + 3, &id))
+            switch_set(&s, id, on);
+        else if (len > 0)
+            AF_ASSERT(!"AEROFS_TEST_SWITCHES has an unknown word");
+        words += words[len] ? len + 1 : len;
+    }
+    return s;
+}
+
+// Every test on the simulated disk runs with any choice: AEROFS_TEST_SWITCHES=baseline,group-commit
+static struct switches env_switches(void)
+{
+    const char *words = getenv("AEROFS_TEST_SWITCHES");
+
+    return switches_of(words ? words : "");
+}
+
 void fixture_init(struct fixture *fx, uint64_t seed)
 {
     const struct engine_options options = {
         .cache_bytes = CACHE_BYTES,
         .log_bytes = LOG_BYTES,
         .pending_bytes = PENDING_BYTES,
+        .switches = env_switches(),
     };
 
     fixture_adopt(fx, sim_create(seed), &options);

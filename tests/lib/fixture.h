@@ -19,6 +19,9 @@ struct fixture {
     size_t errors;      // messages of level ERROR
 };
 
+// As options of the mount: "baseline,group-commit", "no-uring".
+struct switches switches_of(const char *words);
+
 // A disk without a store.
 void fixture_init(struct fixture *fx, uint64_t seed);
 // Takes over `sim`, with the options of another fixture.

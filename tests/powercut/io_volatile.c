@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +60,7 @@ struct io_volatile {
     size_t in_flight;
     uint64_t rng;
     bool lying, stopping;
+    atomic_bool up; // the mount is
 };
 
 struct open_file {
@@ -327,6 +329,14 @@ static int volatile_pwritev(struct io_file *f, const struct iovec *iov, int coun
     return r;
 }
 
+static void wait_us(unsigned us)
+{
+    const struct timespec time = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000L};
+
+    if (us)
+        nanosleep(&time, NULL);
+}
+
 static int sync_locked(struct io_volatile *d, struct io_file *f)
 {
     return is_lie(d, f->path) ? 0 : volatile_file_sync(open_of(f)->file);
@@ -336,16 +346,12 @@ static int volatile_sync(struct io_file *f)
 {
     struct io_volatile *d = disk_of(f->io);
 
+    if (atomic_load(&d->up))
+        wait_us(d->options.slow_sync_us);
     af_lock(&d->lock);
     int r = sync_locked(d, f);
     af_unlock(&d->lock);
     return r;
-}
-
-static int volatile_start_writeback(struct io_file *f, uint64_t off, uint64_t len)
-{
-    (void)f, (void)off, (void)len; // a hint
-    return 0;
 }
 
 static int volatile_size(struct io_file *f, uint64_t *ret_bytes)
@@ -475,16 +481,13 @@ static void perform(struct io_volatile *d, struct io_async *op)
 {
     struct volatile_file *f = open_of(op->file)->file;
     bool write = op->kind == IO_OP_WRITE_DURABLE;
-    const struct timespec delay = {.tv_sec = d->options.delay_us / 1000000,
-                                   .tv_nsec = d->options.delay_us % 1000000 * 1000L};
 
     if (write && d->options.survive && !is_lie(d, op->file->path)) {
         af_lock(&d->lock);
         volatile_file_leak_bytes(f, op->bytes, op->len, op->off, &d->rng);
         af_unlock(&d->lock);
     }
-    if (d->options.delay_us)
-        nanosleep(&delay, NULL);
+    wait_us(d->options.delay_us);
     af_lock(&d->lock);
     if (!write)
         op->result = sync_locked(d, op->file);
@@ -676,6 +679,7 @@ void io_volatile_start_lying(struct io *io)
 {
     struct io_volatile *d = disk_of(io);
 
+    atomic_store(&d->up, true);
     af_lock(&d->lock);
     d->lying = true;
     af_unlock(&d->lock);
@@ -688,7 +692,6 @@ static const struct io_ops volatile_ops = {
     .pread = volatile_pread,
     .pwritev = volatile_pwritev,
     .sync = volatile_sync,
-    .start_writeback = volatile_start_writeback,
     .size = volatile_size,
     .allocate = volatile_allocate,
     .truncate = volatile_truncate,

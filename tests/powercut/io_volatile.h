@@ -15,7 +15,9 @@ struct io_volatile_options {
     bool survive;      // some of what is not synced survives
     uint64_t seed;     // what survives
     unsigned delay_us; // of each asynchronous operation
-    const char *lie;   // a prefix of paths whose syncs succeed without effect, or NULL; borrowed
+    unsigned
+        slow_sync_us; // of each sync that is waited for, once the mount is up: those of checkpoints
+    const char *lie;  // a prefix of paths whose syncs succeed without effect, or NULL; borrowed
 };
 
 int io_volatile_open(const char *path, const struct io_volatile_options *options,

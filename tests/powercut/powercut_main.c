@@ -24,6 +24,7 @@ static const char usage[] =
     "\n"
     "  --survive SEED   random sectors of what is not synced reach the disk early\n"
     "  --delay-us N     writes of the log and syncs in the background take this much longer\n"
+    "  --slow-sync-us N syncs of checkpoints take this much longer\n"
     "  --lie WHAT       log, data or superblock: its syncs succeed without effect (a broken disk)\n";
 
 struct powercut {
@@ -77,6 +78,7 @@ static int open_store(struct powercut *p)
         .max_bytes = p->opts.size_bytes,
         .log_bytes = p->opts.log_bytes,
         .commit_open_ms = p->opts.commit_open_ms,
+        .switches = p->opts.io.switches,
         .threads = true,
         .sink = p->sink,
     };
@@ -110,6 +112,7 @@ static int serve(struct powercut *p)
         .fsname = p->opts.store,
         .kernel_options = p->opts.kernel_options,
         .present = p->opts.present,
+        .switches = p->opts.io.switches,
         .sink = p->sink,
         .store_path = p->place.store,
         .ready = on_ready,
@@ -163,6 +166,8 @@ static bool take_options(struct powercut *p, int *argc, char **argv)
             p->disk.seed = strtoull(value, NULL, 0) * 1000003u + (uint64_t)(unsigned)getpid();
         } else if (strcmp(argv[i], "--delay-us") == 0 && value) {
             p->disk.delay_us = (unsigned)strtoul(value, NULL, 0);
+        } else if (strcmp(argv[i], "--slow-sync-us") == 0 && value) {
+            p->disk.slow_sync_us = (unsigned)strtoul(value, NULL, 0);
         } else if (strcmp(argv[i], "--lie") == 0 && value) {
             p->disk.lie = strcmp(value, "log") == 0 ? "wal/" : value;
             if (strcmp(value, "log") != 0 && strcmp(value, "data") != 0 &&

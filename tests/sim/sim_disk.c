@@ -174,7 +174,6 @@ static const struct io_ops sim_ops = {
     .pread = sim_pread,
     .pwritev = sim_pwritev,
     .sync = sim_sync,
-    .start_writeback = sim_start_writeback,
     .size = sim_size,
     .allocate = sim_allocate,
     .truncate = sim_truncate,

@@ -66,7 +66,6 @@ enum sim_call {
     SIM_SIZE,
     SIM_LIST,
     SIM_SPACE,
-    SIM_WRITEBACK,
     // The calls from here on are events: they change the disk or make something durable.
     SIM_CREATE,
     SIM_WRITE,

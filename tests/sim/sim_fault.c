@@ -18,7 +18,6 @@ const char *sim_call_name(enum sim_call call)
         [SIM_SIZE] = "size",
         [SIM_LIST] = "list",
         [SIM_SPACE] = "space",
-        [SIM_WRITEBACK] = "writeback",
         [SIM_CREATE] = "create",
         [SIM_WRITE] = "write",
         [SIM_SYNC] = "sync",

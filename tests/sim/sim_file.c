@@ -251,17 +251,6 @@ int sim_sync(struct io_file *f)
     return fate.result;
 }
 
-int sim_start_writeback(struct io_file *f, uint64_t off, uint64_t len)
-{
-    struct sim_file *file = sim_file_of(f);
-
-    if (f->io->read_only || !file->inode)
-        return f->io->read_only ? -EROFS : -EIO;
-    // A hint that promises nothing does nothing: whether unsynced bytes reach the disk is for the
-    // power cut to decide.
-    return sim_decide(file->sim, SIM_WRITEBACK, f->path, off, len).result;
-}
-
 int sim_size(struct io_file *f, uint64_t *ret_bytes)
 {
     struct sim_file *file = sim_file_of(f);

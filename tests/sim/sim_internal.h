@@ -196,7 +196,6 @@ void sim_durable_change(struct sim_inode *inode, const struct sim_change *change
 int sim_pread(struct io_file *f, void *bytes, size_t len, uint64_t off);
 int sim_pwritev(struct io_file *f, const struct iovec *iov, int iov_count, uint64_t off);
 int sim_sync(struct io_file *f);
-int sim_start_writeback(struct io_file *f, uint64_t off, uint64_t len);
 int sim_size(struct io_file *f, uint64_t *ret_bytes);
 int sim_allocate(struct io_file *f, uint64_t off, uint64_t len);
 int sim_truncate(struct io_file *f, uint64_t bytes);

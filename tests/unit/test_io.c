@@ -112,7 +112,6 @@ static void test_write_and_read_back(void **state)
     assert_int_equal(io_pread(file, got, 1, 0), 0);
     assert_int_equal(got[0], 0);
     assert_int_equal(io_sync(file), 0);
-    assert_int_equal(f->io->ops->start_writeback(file, 0, 11), 0);
     io_file_close(file);
 }
 
@@ -524,7 +523,6 @@ static void test_read_only_refuses_every_change(void **state)
     assert_memory_equal(got, "text", 4);
     assert_int_equal(io_pwrite(file, "x", 1, 0), -EROFS);
     assert_int_equal(io_sync(file), -EROFS);
-    assert_int_equal(ops->start_writeback(file, 0, 4), -EROFS);
     assert_int_equal(ops->allocate(file, 0, 4), -EROFS);
     assert_int_equal(ops->truncate(file, 0), -EROFS);
     assert_int_equal(ops->rename(io, "data", "other"), -EROFS);
