@@ -121,7 +121,7 @@ void checkpointer_await(struct checkpointer *p)
 }
 
 void checkpointer_between(struct checkpointer *p, void (*work)(void *arg, struct checkpoint *c),
-                           void *arg)
+                          void *arg)
 {
     af_lock(&p->lock);
     while (p->running)

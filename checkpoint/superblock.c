@@ -91,6 +91,19 @@ static bool tree_fields_fit(const struct superblock_disk *d)
            le64_get(d->used_blocks) <= data_blocks && le64_get(d->inodes) >= 1;
 }
 
+// A table of snapshots and its feature go together.
+static bool snapshots_fit(const struct superblock_disk *d)
+{
+    bool feature = (le64_get(d->features_incompat) & SUPERBLOCK_FEATURE_SNAPSHOTS) != 0;
+    uint64_t address = le64_get(d->snapshots.address), next = le64_get(d->next_snapshot);
+
+    if (!feature)
+        return all_zero((const uint8_t *)&d->snapshots, sizeof(d->snapshots)) &&
+               le64_get(d->live_parent) == 0;
+    return address != 0 && address < le64_get(d->data_blocks) &&
+           le64_get(d->snapshots.checksum) != 0 && next > 1 && le64_get(d->live_parent) < next;
+}
+
 static bool refs_fit(const struct map_ref_disk *refs, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
@@ -124,7 +137,8 @@ static int check_slot(const uint8_t *bytes, unsigned slot)
         !refs_fit((const struct map_ref_disk *)(bytes + SUPERBLOCK_FIXED_BYTES), count))
         return -AF_E_SB_FIELD;
     if (le32_get(d.reserved0) != 0 || !all_zero(d.reserved1, sizeof(d.reserved1)) ||
-        !all_zero((const uint8_t *)&d.snapshots, 2 * sizeof(struct blkref_disk)) ||
+        !snapshots_fit(&d) ||
+        !all_zero((const uint8_t *)&d.dead_lists, sizeof(struct blkref_disk)) ||
         !all_zero(bytes + end, len - end))
         return -AF_E_SB_FIELD;
     return 0;
@@ -173,6 +187,10 @@ static void encode_image(struct superblock_disk *d, const struct store_image *im
     d->data_blocks = le64_put(image->space.data_blocks);
     d->used_blocks = le64_put(image->space.used_blocks);
     d->index_count = le32_put(image->space.index_count);
+    d->snapshots = ref_put(&image->snapshots);
+    d->features_incompat = le64_put(image->snapshots.address ? SUPERBLOCK_FEATURE_SNAPSHOTS : 0);
+    d->live_parent = le64_put(image->live_parent);
+    d->next_snapshot = le64_put(image->next_snapshot);
 }
 
 uint32_t superblock_encode(const struct superblock *sb, unsigned slot, uint8_t *bytes)
@@ -248,6 +266,9 @@ int superblock_decode(const uint8_t *bytes, unsigned slot, struct superblock *re
                 .next_ino = le64_get(d.next_ino),
                 .hash_seed = le64_get(d.hash_seed),
                 .inodes = le64_get(d.inodes),
+                .snapshots = ref_get(&d.snapshots),
+                .live_parent = le64_get(d.live_parent),
+                .next_snapshot = le64_get(d.next_snapshot),
             },
         .log =
             {

@@ -18,8 +18,9 @@
 #define SUPERBLOCK_BYTES_MIN   4096u
 #define SUPERBLOCK_FIXED_BYTES 512u // index references follow
 
-#define SUPERBLOCK_FEATURES_INCOMPAT  UINT64_C(0) // known ones
-#define SUPERBLOCK_FEATURES_RO_COMPAT UINT64_C(0) // known ones
+#define SUPERBLOCK_FEATURE_SNAPSHOTS  UINT64_C(1) // incompat: the store has snapshots
+#define SUPERBLOCK_FEATURES_INCOMPAT  SUPERBLOCK_FEATURE_SNAPSHOTS // known ones
+#define SUPERBLOCK_FEATURES_RO_COMPAT UINT64_C(0)                  // known ones
 
 // A store's segments; the log itself only wants a multiple of 4096.
 #define SUPERBLOCK_SEGMENT_BYTES_MIN (UINT64_C(64) << 10)
@@ -54,10 +55,12 @@ struct superblock_disk {
     le32 index_count; // <= 4064
     le32 reserved0;
     struct blkref_disk snapshots;
-    struct blkref_disk dead_lists;
-    le64 next_lsn; // >= 1
+    struct blkref_disk dead_lists; // zero
+    le64 next_lsn;                 // >= 1
     le64 log_seed;
-    uint8_t reserved1[232];
+    le64 live_parent;   // 0 unless there are snapshots
+    le64 next_snapshot; // 0: none was ever taken
+    uint8_t reserved1[216];
     struct map_ref_disk refs[];
 };
 AF_DISK_SIZE(struct superblock_disk, 512);
@@ -92,7 +95,9 @@ AF_DISK_OFFSET(struct superblock_disk, snapshots, 216);
 AF_DISK_OFFSET(struct superblock_disk, dead_lists, 240);
 AF_DISK_OFFSET(struct superblock_disk, next_lsn, 264);
 AF_DISK_OFFSET(struct superblock_disk, log_seed, 272);
-AF_DISK_OFFSET(struct superblock_disk, reserved1, 280);
+AF_DISK_OFFSET(struct superblock_disk, live_parent, 280);
+AF_DISK_OFFSET(struct superblock_disk, next_snapshot, 288);
+AF_DISK_OFFSET(struct superblock_disk, reserved1, 296);
 AF_DISK_OFFSET(struct superblock_disk, refs, 512);
 
 #endif

@@ -333,6 +333,8 @@ static void verify_checkpoint(struct verify *v)
     if (v->fatal == 0)
         verify_links(v);
     if (v->fatal == 0)
+        verify_snapshots(v);
+    if (v->fatal == 0)
         verify_space(v);
 }
 

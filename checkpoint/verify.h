@@ -56,6 +56,7 @@ struct verify_result {
     uint64_t sequence, epoch, generation, cut_lsn;
     bool clean;
     uint64_t nodes, items;
+    uint64_t snapshots;
     uint64_t inodes, directories, files, symlinks, others;
     uint64_t names, xattrs, extents, orphans;
     uint64_t data_blocks;    // of files, read or not

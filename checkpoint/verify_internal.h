@@ -120,6 +120,11 @@ void verify_names(struct verify *v);
 // Reads every node from the root on and hands the items to verify_item().
 void verify_tree(struct verify *v);
 
+// ---- verify_snapshots.c ----
+
+// The table, and of each snapshot what the live tree and those walked before do not share with it.
+void verify_snapshots(struct verify *v);
+
 // ---- verify_items.c ----
 
 void verify_item(struct verify *v, struct key key, const void *value, size_t len);
@@ -144,6 +149,7 @@ int verify_space_begin(struct verify *v); // memory; marks the map's own blocks
 // Notes blocks as in use; false, with a finding, when they cannot be: outside, the map's own, or in
 // use already.
 bool verify_mark(struct verify *v, uint64_t ino, uint64_t address, uint64_t count);
+bool verify_marked(const struct verify *v, uint64_t address); // inside, and noted as in use
 void verify_space(struct verify *v);
 
 #endif

@@ -77,6 +77,11 @@ bool verify_mark(struct verify *v, uint64_t ino, uint64_t address, uint64_t coun
     return true;
 }
 
+bool verify_marked(const struct verify *v, uint64_t address)
+{
+    return address < v->sb->image.space.data_blocks && bit_get(v->bits, address);
+}
+
 // ---- the map on disk ----
 
 static void map_damage(struct verify *v, uint64_t address, int code, const char *what)

@@ -122,8 +122,8 @@ void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
         .ctime = st->st_ctim,
     };
 
-    if (fs_is_control(ino)) {
-        fs_reply_result(req, ino, -EPERM);
+    if (fs_refuse(ino)) {
+        fs_reply_result(req, ino, fs_refuse(ino));
         return;
     }
     if ((to_set & FUSE_SET_ATTR_SIZE) && st->st_size < 0) {

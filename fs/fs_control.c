@@ -89,7 +89,7 @@ static const struct control_file {
 } control_files[] = {
     {"status", 2, make_status, NULL},        {"status.json", 3, make_status_json, NULL},
     {"damage", 4, make_damage, NULL},        {"store", 5, make_store, NULL},
-    {"scrub", 6, make_scrub, command_scrub},
+    {"scrub", 6, make_scrub, command_scrub}, {"snapshots.list", 17, fs_snapshots_text, NULL},
 };
 
 // An open control file.
@@ -108,6 +108,16 @@ static const struct control_file *file_by_ino(fuse_ino_t ino)
     return NULL;
 }
 
+int fs_refuse(fuse_ino_t ino)
+{
+    return fs_is_control(ino) ? -EPERM : fs_is_snapshot(ino) ? -EROFS : 0;
+}
+
+int fs_refuse_name(fuse_ino_t parent, const char *name)
+{
+    return fs_is_control_name(parent, name) ? -EPERM : fs_refuse(parent);
+}
+
 bool fs_is_control_name(fuse_ino_t parent, const char *name)
 {
     return fs_is_control(parent) || (parent == INO_ROOT && strcmp(name, FS_CONTROL_NAME) == 0);
@@ -118,7 +128,8 @@ bool fs_is_control_name(fuse_ino_t parent, const char *name)
 static int control_attr(struct fs *fs, fuse_ino_t ino, struct store_attr *ret_attr)
 {
     struct store_attr attr;
-    bool directory = ino == FS_CONTROL_INO(CONTROL_DIRECTORY);
+    bool snapshots = ino == FS_SNAPSHOTS_INO;
+    bool directory = snapshots || ino == FS_CONTROL_INO(CONTROL_DIRECTORY);
     const struct control_file *file = file_by_ino(ino);
 
     if (!directory && !file)
@@ -127,7 +138,9 @@ static int control_attr(struct fs *fs, fuse_ino_t ino, struct store_attr *ret_at
     if (r)
         return r;
     attr.ino = ino;
-    attr.mode = directory ? S_IFDIR | 0555u : S_IFREG | (file->command ? 0644u : 0444u);
+    attr.mode = snapshots   ? S_IFDIR | 0755u
+                : directory ? S_IFDIR | 0555u
+                            : S_IFREG | (file->command ? 0644u : 0444u);
     attr.nlink = directory ? 2 : 1;
     attr.size = 0;
     attr.blocks = 0;
@@ -141,6 +154,12 @@ void fs_control_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     struct store_attr attr;
     fuse_ino_t ino = 0;
 
+    if (parent == FS_SNAPSHOTS_INO) {
+        fs_snapshots_lookup(req, name);
+        return;
+    }
+    if (parent != INO_ROOT && strcmp(name, FS_SNAPSHOTS_NAME) == 0)
+        ino = FS_SNAPSHOTS_INO;
     if (parent == INO_ROOT)
         ino = FS_CONTROL_INO(CONTROL_DIRECTORY);
     for (size_t i = 0; ino == 0 && i < AF_ARRAY_LEN(control_files); i++) {
@@ -177,20 +196,27 @@ void fs_control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, 
         .size = AF_MIN(size, (size_t)FS_PAYLOAD_MAX),
         .plus = plus,
     };
-    const uint64_t entries = 2 + AF_ARRAY_LEN(control_files);
+    const uint64_t entries = 3 + AF_ARRAY_LEN(control_files);
     int full = 0;
 
+    if (ino == FS_SNAPSHOTS_INO) {
+        fs_snapshots_readdir(req, size, off, plus);
+        return;
+    }
     if (!listing.bytes || ino != FS_CONTROL_INO(CONTROL_DIRECTORY)) {
         fs_reply_result(req, ino, listing.bytes ? -ENOTDIR : -ENOMEM);
         return;
     }
     // Cookie n continues with the n-th entry.
     for (uint64_t i = (uint64_t)off; i < entries && !full; i++) {
-        const char *name = i == 0 ? "." : i == 1 ? ".." : control_files[i - 2].name;
-        uint64_t number = i == 0   ? ino
-                          : i == 1 ? INO_ROOT
-                                   : FS_CONTROL_INO(control_files[i - 2].number);
-        full = fs_listing_add(&listing, name, strlen(name), number, i < 2 ? S_IFDIR : S_IFREG, NULL,
+        const char *name = i == 0 ? "." : i == 1 ? ".." : FS_SNAPSHOTS_NAME;
+        uint64_t number = i == 0 ? ino : i == 1 ? INO_ROOT : FS_SNAPSHOTS_INO;
+
+        if (i > 2) {
+            name = control_files[i - 3].name;
+            number = FS_CONTROL_INO(control_files[i - 3].number);
+        }
+        full = fs_listing_add(&listing, name, strlen(name), number, i < 3 ? S_IFDIR : S_IFREG, NULL,
                               i + 1);
     }
     fs_reply_bytes(req, listing.bytes, listing.used);

@@ -43,8 +43,8 @@ void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
     struct store_file *file;
     struct store_attr attr;
 
-    if (fs_is_control_name(parent, name)) {
-        fs_reply_result(req, parent, -EPERM);
+    if (fs_refuse_name(parent, name)) {
+        fs_reply_result(req, parent, fs_refuse_name(parent, name));
         return;
     }
     int r = store_create(fs->store, fs_how(), parent, name, mode, fi->flags, &cred, &attr, &file);
@@ -131,7 +131,7 @@ void fs_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size,
 {
     struct fs *fs = fs_enter(req);
     bool kill_suidgid = fs_call_peek()->kill_suidgid;
-    int r = off < 0 ? -EINVAL : 0;
+    int r = fs_is_snapshot(ino) ? -EROFS : off < 0 ? -EINVAL : 0;
 
     if (fs_is_control(ino)) {
         fs_control_write(req, ino, bytes, size, fi);
@@ -172,7 +172,7 @@ void fs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t 
                      struct fuse_file_info *fi)
 {
     struct fs *fs = fs_enter(req);
-    int r = fs_is_control(ino) ? -EPERM : off < 0 || len <= 0 ? -EINVAL : 0;
+    int r = fs_refuse(ino) ? fs_refuse(ino) : off < 0 || len <= 0 ? -EINVAL : 0;
 
     if (r == 0)
         r = store_fallocate(fs->store, fs_how(), fs_file(fi), mode, (uint64_t)off, (uint64_t)len);

@@ -106,9 +106,16 @@ static inline bool fs_is_control(fuse_ino_t ino)
 {
     return ino >> 48 == FS_CONTROL_VIEW;
 }
-// True for what no change may touch: the control directory, what is in it, and its name in the
-// root.
+// True for the name of the control directory in the root, and for what is in it.
 bool fs_is_control_name(fuse_ino_t parent, const char *name);
+// A number in a snapshot's view.
+static inline bool fs_is_snapshot(fuse_ino_t ino)
+{
+    return ino >> 48 != 0 && !fs_is_control(ino);
+}
+// Why nothing may be changed there: -EPERM in the control directory, -EROFS in a snapshot; else 0.
+int fs_refuse(fuse_ino_t ino);
+int fs_refuse_name(fuse_ino_t parent, const char *name);
 void fs_control_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_control_getattr(fuse_req_t req, fuse_ino_t ino);
 void fs_control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus);
@@ -117,6 +124,17 @@ void fs_control_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_in
 void fs_control_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size,
                       struct fuse_file_info *fi);
 void fs_control_release(fuse_req_t req, struct fuse_file_info *fi);
+
+// ---- fs_snapshots.c: `.aerofs/snapshots` ----
+
+#define FS_SNAPSHOTS_NAME "snapshots"
+#define FS_SNAPSHOTS_INO  FS_CONTROL_INO(16)
+void fs_snapshots_lookup(fuse_req_t req, const char *name);
+void fs_snapshots_readdir(fuse_req_t req, size_t size, off_t off, bool plus);
+void fs_snapshots_mkdir(fuse_req_t req, const char *name);
+void fs_snapshots_rmdir(fuse_req_t req, const char *name);
+// One line for each: LSN, seconds since 1970, number of inodes, name.
+void fs_snapshots_text(struct fs *fs, struct buf *out);
 
 // ---- helpers of the handlers ----
 

@@ -55,9 +55,9 @@ void fs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
     struct fs *fs = fs_enter(req);
     struct store_cred cred = fs_cred(req);
     struct store_attr attr;
-    int r = -EPERM;
+    int r = fs_refuse_name(parent, name);
 
-    if (!fs_is_control_name(parent, name))
+    if (r == 0)
         r = store_mknod(fs->store, fs_how(), parent, name, mode, rdev, &cred, &attr);
     reply_new(req, parent, r, &attr);
 }
@@ -67,10 +67,14 @@ void fs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
     struct fs *fs = fs_enter(req);
     struct store_cred cred = fs_cred(req);
     struct store_attr attr;
-    int r = -EPERM;
 
+    if (parent == FS_SNAPSHOTS_INO) {
+        fs_snapshots_mkdir(req, name);
+        return;
+    }
+    int r = fs_refuse_name(parent, name);
     // The kernel sends permission bits only.
-    if (!fs_is_control_name(parent, name))
+    if (r == 0)
         r = store_mknod(fs->store, fs_how(), parent, name, (mode & 07777u) | S_IFDIR, 0, &cred,
                         &attr);
     reply_new(req, parent, r, &attr);
@@ -81,9 +85,9 @@ void fs_op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const 
     struct fs *fs = fs_enter(req);
     struct store_cred cred = fs_cred(req);
     struct store_attr attr;
-    int r = -EPERM;
+    int r = fs_refuse_name(parent, name);
 
-    if (!fs_is_control_name(parent, name))
+    if (r == 0)
         r = store_symlink(fs->store, fs_how(), parent, name, target, &cred, &attr);
     reply_new(req, parent, r, &attr);
 }
@@ -92,9 +96,11 @@ void fs_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const cha
 {
     struct fs *fs = fs_enter(req);
     struct store_attr attr;
-    int r = -EPERM;
+    int r = fs_refuse_name(new_parent, new_name);
 
-    if (!fs_is_control(ino) && !fs_is_control_name(new_parent, new_name))
+    if (r == 0 && fs_refuse(ino) != 0)
+        r = -EXDEV;
+    if (r == 0)
         r = store_link(fs->store, fs_how(), ino, new_parent, new_name, &attr);
     reply_new(req, ino, r, &attr);
 }
@@ -102,9 +108,9 @@ void fs_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const cha
 void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = fs_enter(req);
-    int r = -EPERM;
+    int r = fs_refuse_name(parent, name);
 
-    if (!fs_is_control_name(parent, name))
+    if (r == 0)
         r = store_unlink(fs->store, fs_how(), parent, name);
     fs_reply_result(req, parent, r);
 }
@@ -112,9 +118,13 @@ void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 void fs_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = fs_enter(req);
-    int r = -EPERM;
 
-    if (!fs_is_control_name(parent, name))
+    if (parent == FS_SNAPSHOTS_INO) {
+        fs_snapshots_rmdir(req, name);
+        return;
+    }
+    int r = fs_refuse_name(parent, name);
+    if (r == 0)
         r = store_rmdir(fs->store, fs_how(), parent, name);
     fs_reply_result(req, parent, r);
 }
@@ -123,9 +133,11 @@ void fs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
                   const char *new_name, unsigned flags)
 {
     struct fs *fs = fs_enter(req);
-    int r = -EPERM;
+    int r = fs_refuse_name(parent, name);
 
-    if (!fs_is_control_name(parent, name) && !fs_is_control_name(new_parent, new_name))
+    if (r == 0)
+        r = fs_refuse_name(new_parent, new_name);
+    if (r == 0)
         r = store_rename(fs->store, fs_how(), parent, name, new_parent, new_name, flags);
     fs_reply_result(req, parent, r);
 }

@@ -31,6 +31,8 @@ void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char
     int r = name_check(ino, name);
 
     if (r == 0)
+        r = fs_refuse(ino);
+    if (r == 0)
         r = store_setxattr(fs->store, fs_how(), ino, name, value, size, flags);
     fs_reply_result(req, ino, r);
 }
@@ -40,6 +42,8 @@ void fs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
     struct fs *fs = fs_enter(req);
     int r = name_check(ino, name);
 
+    if (r == 0)
+        r = fs_refuse(ino);
     if (r == 0)
         r = store_removexattr(fs->store, fs_how(), ino, name);
     fs_reply_result(req, ino, r);

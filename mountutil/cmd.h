@@ -19,6 +19,7 @@ struct command {
                char **argv); // argv[0] is the name; returns the exit code
 };
 
+extern const struct command cmd_snapshot;
 extern const struct command cmd_status;
 extern const struct command cmd_check;
 extern const struct command cmd_log;

@@ -23,14 +23,18 @@ static int getattr_locked(struct store *s, struct fault *f, uint64_t ino, struct
 int store_getattr(struct store *s, enum store_how how, uint64_t ino, struct store_attr *ret_attr)
 {
     struct fault f;
+    uint64_t number;
     int err;
 
     fault_begin(&f);
     do {
         store_lock(s);
-        err = getattr_locked(s, &f, ino, ret_attr);
+        err = view_enter(s, &f, ino, &number);
+        if (err == 0)
+            err = getattr_locked(s, &f, number, ret_attr);
         store_unlock(s);
     } while (fault_resolve(s, &f, how, &err));
+    ret_attr->ino = ino;
     return err;
 }
 

@@ -23,7 +23,7 @@ static int reap_from(struct store *s, struct fault *f, uint64_t content, uint64_
         const void *value;
         struct key key;
         size_t len;
-        int err = tree_prev(&s->tree, &s->tree.root, f, key_make(content, KIND_EXTENT, 0),
+        int err = tree_prev(&s->tree, store_root(s, f), f, key_make(content, KIND_EXTENT, 0),
                             key_make(content, KIND_EXTENT, from - 1), &key, &value, &len);
 
         if (err < 0 && err != -ENOENT)
@@ -42,7 +42,7 @@ static int reap_step_locked(struct store *s, struct fault *f, const struct reap 
     struct op op;
     const void *value;
     size_t len;
-    int err = tree_get(&s->tree, &s->tree.root, f,
+    int err = tree_get(&s->tree, store_root(s, f), f,
                        key_make(0, KIND_ORPHAN, ORPHAN_OFF(r->what, r->id)), &value, &len);
 
     *ret_done = true;
@@ -131,7 +131,7 @@ static int remove_orphan_locked(struct store *s, struct fault *f, bool *ret_foun
     struct inode in;
     struct op op;
     size_t len;
-    int err = tree_next(&s->tree, &s->tree.root, f, key_make(0, KIND_ORPHAN, 0),
+    int err = tree_next(&s->tree, store_root(s, f), f, key_make(0, KIND_ORPHAN, 0),
                         key_make(0, KIND_ORPHAN, UINT64_MAX), &key, &value, &len);
 
     *ret_found = err == 0;
@@ -275,8 +275,8 @@ int store_complete_all(struct store *s)
 
 bool store_busy_locked(struct store *s)
 {
-    return s->reap_count > 0 || (s->pending_count > 0 && s->config.commit_open_ms > 0) ||
-           cache_is_over(&s->cache);
+    return s->reap_count > 0 || reclaim_wanted(s) ||
+           (s->pending_count > 0 && s->config.commit_open_ms > 0) || cache_is_over(&s->cache);
 }
 
 bool store_busy(struct store *s)
@@ -292,6 +292,7 @@ void store_background(struct store *s, uint64_t now_ms)
 {
     complete_appenders(s, now_ms);
     reap_some(s, 64);
+    reclaim_step(s);
     store_lock(s);
     cache_evict(&s->cache, 4096);
     store_unlock(s);

@@ -29,11 +29,6 @@
 
 struct space;
 
-struct tree_root {
-    struct blkref ref; // checksum 0 while the root is dirty
-    unsigned level;
-};
-
 struct tree {
     struct cache *cache;
     struct space *space;
@@ -41,6 +36,10 @@ struct tree {
     struct tree_root root; // the live one
     uint64_t generation;   // the current one; above that of every node on disk
     uint64_t alloc_hint;   // behind the node allocated last, so that nodes lie in runs
+    // Whether something else has a node that the live tree lets go of: then it is not freed. NULL:
+    // nothing ever has.
+    bool (*keeps)(void *arg, uint64_t generation, uint64_t address);
+    void *keeps_arg;
     // What tree_touch() has counted since the last change: nodes that a change of the touched keys
     // may give birth to by copying and splitting what is there.
     uint64_t touch_round; // blocks counted carry it; 0 when zeroed is fine

@@ -61,12 +61,12 @@ static struct block *tree_new_node(struct tree *t, uint64_t near, unsigned level
 // The live tree lets go of a node. One that no disk and no log has ever named is free at once.
 static void tree_drop(struct tree *t, struct block *b)
 {
-    uint64_t address = b->address;
-    bool own = b->generation == t->generation;
+    uint64_t address = b->address, generation = b->generation;
+    bool own = generation == t->generation;
     cache_drop(t->cache, b);
     if (own)
         space_release(t->space, address, 1);
-    else
+    else if (!t->keeps || !t->keeps(t->keeps_arg, generation, address))
         space_free(t->space, address, 1);
 }
 

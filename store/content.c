@@ -36,7 +36,7 @@ int extent_at(struct store *s, struct fault *f, uint64_t content, uint64_t block
     const void *value;
     size_t len;
     uint64_t lowest = block < EXTENT_BLOCKS_MAX ? 0 : block - EXTENT_BLOCKS_MAX + 1;
-    int err = tree_prev(&s->tree, &s->tree.root, f, key_make(content, KIND_EXTENT, lowest),
+    int err = tree_prev(&s->tree, store_root(s, f), f, key_make(content, KIND_EXTENT, lowest),
                         key_make(content, KIND_EXTENT, block), &key, &value, &len);
 
     if (err == 0) {
@@ -47,7 +47,7 @@ int extent_at(struct store *s, struct fault *f, uint64_t content, uint64_t block
     if (err == 0 || err == -ENOENT) {
         if (block >= last)
             return -ENOENT;
-        err = tree_next(&s->tree, &s->tree.root, f, key_make(content, KIND_EXTENT, block + 1),
+        err = tree_next(&s->tree, store_root(s, f), f, key_make(content, KIND_EXTENT, block + 1),
                         key_make(content, KIND_EXTENT, last), &key, &value, &len);
         if (err == 0)
             err = extent_decode(key, value, len, ret);
@@ -60,7 +60,7 @@ int extent_at(struct store *s, struct fault *f, uint64_t content, uint64_t block
 int inline_get(struct store *s, struct fault *f, uint64_t content, const void **ret_bytes,
                size_t *ret_len)
 {
-    return tree_get(&s->tree, &s->tree.root, f, key_make(content, KIND_INLINE, 0), ret_bytes,
+    return tree_get(&s->tree, store_root(s, f), f, key_make(content, KIND_INLINE, 0), ret_bytes,
                     ret_len);
 }
 
@@ -76,7 +76,7 @@ int content_touch(struct store *s, struct fault *f, uint64_t content, uint64_t f
     size_t len;
     int err;
 
-    while ((err = tree_next(&s->tree, &s->tree.root, f, at, key_make(content, KIND_EXTENT, last),
+    while ((err = tree_next(&s->tree, store_root(s, f), f, at, key_make(content, KIND_EXTENT, last),
                             &at, &value, &len)) == 0) {
         err = extent_decode(at, value, len, &e);
         if (err < 0) {
@@ -119,8 +119,8 @@ static void put_item(struct store *s, uint64_t content, uint64_t block, uint64_t
 }
 
 // The live tree lets go of data blocks: those that still wait in the cache for a checkpoint go, the
-// addresses are freed.
-static void free_data(struct store *s, uint64_t address, uint64_t count)
+// addresses are freed, unless a snapshot still has them.
+static void free_data(struct store *s, uint64_t birth, uint64_t address, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++) {
         struct block *b = cache_lookup(&s->cache, address + i);
@@ -128,7 +128,8 @@ static void free_data(struct store *s, uint64_t address, uint64_t count)
         if (b)
             cache_drop(&s->cache, b);
     }
-    space_free(s->space, address, count);
+    if (!snapshot_keeps_data(s, birth, address, count))
+        space_free(s->space, address, count);
 }
 
 uint64_t content_clear(struct store *s, uint64_t content, uint64_t first, uint64_t last)
@@ -154,7 +155,7 @@ uint64_t content_clear(struct store *s, uint64_t content, uint64_t first, uint64
         if (right > 0)
             put_item(s, content, end, e.address + (end - e.block), e.birth, right,
                      checksums + (end - e.block));
-        free_data(s, e.address + left, end - from);
+        free_data(s, e.birth, e.address + left, end - from);
         freed += end - from;
         if (end > last)
             break;

@@ -64,7 +64,7 @@ int dentry_find_tree(struct store *s, struct fault *f, uint64_t dir, const char 
         const void *value;
         const char *found;
         size_t value_len, found_len;
-        int err = tree_next(&s->tree, &s->tree.root, f, first, last, &key, &value, &value_len);
+        int err = tree_next(&s->tree, store_root(s, f), f, first, last, &key, &value, &value_len);
 
         if (err < 0)
             return err;
@@ -106,7 +106,7 @@ static struct oinode *pend_find(struct store *s, uint64_t dir, const char *name,
 int dentry_find(struct store *s, struct fault *f, uint64_t dir, const char *name, size_t len,
                 struct dentry *ret)
 {
-    struct oinode *oi = pend_find(s, dir, name, len);
+    struct oinode *oi = f->in_view ? NULL : pend_find(s, dir, name, len);
 
     if (!oi)
         return dentry_find_tree(s, f, dir, name, len, ret);
@@ -133,7 +133,7 @@ int dentry_free_index(struct store *s, struct fault *f, uint64_t dir, const char
         struct key key;
         const void *value;
         size_t value_len;
-        int err = tree_next(&s->tree, &s->tree.root, f, first, last, &key, &value, &value_len);
+        int err = tree_next(&s->tree, store_root(s, f), f, first, last, &key, &value, &value_len);
 
         if (err == -ENOENT)
             break;

@@ -25,13 +25,13 @@ struct entry {
 static int next_entry(struct store *s, struct fault *f, uint64_t dir, uint64_t from,
                       struct entry *ret)
 {
-    struct pend_dir *d = pend_dir_find(s, dir);
+    struct pend_dir *d = f->in_view ? NULL : pend_dir_find(s, dir);
     size_t at = d ? pend_dir_position(d, from) : 0;
     struct key key;
     const void *value;
     const char *name;
     size_t len, name_len;
-    int err = tree_next(&s->tree, &s->tree.root, f, key_make(dir, KIND_DENTRY, from),
+    int err = tree_next(&s->tree, store_root(s, f), f, key_make(dir, KIND_DENTRY, from),
                         key_make(dir, KIND_DENTRY, UINT64_MAX), &key, &value, &len);
 
     if (err < 0 && err != -ENOENT)
@@ -65,6 +65,7 @@ struct listing {
     bool with_attr;
     store_dirent_fn each;
     void *arg;
+    uint64_t view; // its bits of inode numbers
     bool full;
 };
 
@@ -81,10 +82,10 @@ static int give(struct store *s, struct fault *f, struct listing *l, const char 
         if (err == -AF_E_FAULT)
             return err;
         if (err == 0)
-            inode_to_attr(ino, &in, &attr);
+            inode_to_attr(l->view | ino, &in, &attr);
         // A rotten inode does not hide its name: the entry is given without attributes.
     }
-    if (l->each(l->arg, name, len, ino, (uint32_t)DTTOIF(type),
+    if (l->each(l->arg, name, len, l->view | ino, (uint32_t)DTTOIF(type),
                 l->with_attr && err == 0 ? &attr : NULL, next))
         l->full = true;
     else
@@ -117,7 +118,9 @@ static int readdir_locked(struct store *s, struct fault *f, uint64_t dir, struct
 int store_readdir(struct store *s, enum store_how how, uint64_t ino, uint64_t cookie,
                   bool with_attr, store_dirent_fn each, void *arg)
 {
-    struct listing l = {.cookie = cookie, .with_attr = with_attr, .each = each, .arg = arg};
+    struct listing l = {
+        .cookie = cookie, .with_attr = with_attr, .each = each, .arg = arg, .view = VIEW_BITS(ino)};
+    uint64_t number;
     bool end = false;
     struct fault f;
     int err;
@@ -126,7 +129,9 @@ int store_readdir(struct store *s, enum store_how how, uint64_t ino, uint64_t co
         fault_begin(&f);
         do {
             store_lock(s);
-            err = readdir_locked(s, &f, ino, &l, &end);
+            err = view_enter(s, &f, ino, &number);
+            if (err == 0)
+                err = readdir_locked(s, &f, number, &l, &end);
             store_unlock(s);
         } while (fault_resolve(s, &f, how, &err));
     } while (err == 0 && !end);

@@ -23,6 +23,12 @@ struct blkref {
     uint64_t generation;
 };
 
+// Where a tree begins.
+struct tree_root {
+    struct blkref ref; // checksum 0 while the root is dirty
+    unsigned level;
+};
+
 #define FAULT_AHEAD_MAX 64
 
 enum fault_kind {
@@ -39,6 +45,10 @@ enum fault_kind {
 
 struct fault {
     enum fault_kind kind;
+    // Which tree is read: the live one, or that of a view (view_enter() in snapshot.c), in which
+    // nothing is pending.
+    bool in_view;
+    struct tree_root view_root;
     struct blkref ref;
     unsigned level;
     uint64_t number;

@@ -50,14 +50,20 @@ static int open_locked(struct store *s, struct fault *f, uint64_t ino, struct st
 {
     bool writes = (file->flags & O_ACCMODE) != O_RDONLY;
     struct inode in;
-    struct oinode *oi;
-    int err = inode_current(s, f, ino, &in, &oi);
+    struct oinode *oi = NULL;
+    uint64_t number;
+    int err = view_enter(s, f, ino, &number);
+
+    if (err == 0 && f->in_view && (writes || (file->flags & O_TRUNC)))
+        err = -EROFS;
+    if (err == 0)
+        err = inode_current(s, f, number, &in, &oi);
 
     if (err == 0 && S_ISDIR(in.mode))
         err = -EISDIR;
     if (err == 0 && !S_ISREG(in.mode))
         err = -EINVAL;
-    if (err == 0 && in.nlink == 0 && !oi)
+    if (err == 0 && in.nlink == 0 && !oi && !f->in_view)
         err = -ESTALE; // unlinked, closed, and about to be freed
     if (err == 0 && (writes || (file->flags & O_TRUNC)))
         err = store_writable(s);

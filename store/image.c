@@ -38,6 +38,8 @@ static int store_new(const struct store_config *config, const uint8_t uuid[16], 
         return err;
     }
     s->tree.cache = &s->cache;
+    s->tree.keeps = snapshot_keeps_node;
+    s->tree.keeps_arg = s;
     if (!config->read_only) {
         err = io_file_open(config->io, config->data->path, IO_WRITE, &s->data_checkpoint);
         if (err == 0)
@@ -105,6 +107,7 @@ int store_create_empty(const struct store_config *config, const uint8_t uuid[16]
     if (err < 0)
         return err;
     s->tree.generation = 1;
+    s->snapshots.next_id = 1;
     err = open_space(s, &none);
     if (err == 0) {
         fault_begin(&f);
@@ -156,6 +159,8 @@ int store_open_image(const struct store_config *config, const struct store_image
     err = open_space(s, &image->space);
     if (err == 0)
         err = check_root(s);
+    if (err == 0)
+        err = snapshots_load(s, &image->snapshots, image->live_parent, image->next_snapshot);
     if (err < 0) {
         store_close(s);
         return err;
@@ -191,6 +196,8 @@ void store_close(struct store *s)
         free(r);
     }
     damage_list_free(&s->damage);
+    reclaim_free(s, s->snapshots.reclaim);
+    snapshots_free(&s->snapshots);
     space_close(s->space);
     io_file_close(s->data_checkpoint);
     io_file_close(s->data_growth);
@@ -300,6 +307,7 @@ uint64_t store_data_written(void *store)
 struct store_frozen {
     struct store_image image; // complete but for checksums of the root and the space map
     struct space_frozen *space;
+    struct snapshots_frozen snapshots;
     uint64_t freeze_us;
 };
 
@@ -319,42 +327,59 @@ int store_check_space(struct store *s)
     return space_check_interval(s->space, &s->lock);
 }
 
-int store_freeze(struct store *s, struct store_frozen **ret_frozen)
+static int freeze_locked(struct store *s, struct fault *f, struct store_frozen *z)
 {
-    struct store_frozen *z = calloc(1, sizeof(*z));
-
-    if (!z)
-        return -ENOMEM;
-    store_lock(s);
     uint64_t start = ticks_us();
 
     AF_ASSERT(!s->frozen); // one checkpoint at a time
-    if (s->failed) {       // what a failed disk says of later syncs is worth nothing
-        int err = s->failed;
-
-        store_unlock(s);
-        free(z);
-        return err;
-    }
+    if (s->failed)         // what a failed disk says of later syncs is worth nothing
+        return s->failed;
     tree_sweep(&s->tree); // what it frees belongs to the interval that ends here
-    z->space = space_freeze(s->space);
-    if (!z->space) {
-        store_unlock(s);
-        free(z);
-        return -ENOMEM;
-    }
+    reclaim_apply(s);
+    int err = snapshots_prepare(s, f, &z->snapshots);
+    if (err == 0)
+        err = space_freeze_prepare(s->space);
+    if (err < 0)
+        return err;
+    // From here on nothing fails.
     memcpy(z->image.uuid, s->tree.uuid, 16);
     z->image.cut_lsn = s->wal ? wal_cut(s->wal) : s->applied_lsn;
+    snapshots_freeze(s, &z->snapshots, z->image.cut_lsn);
+    z->space = space_freeze(s->space);
     z->image.generation = s->tree.generation;
     z->image.next_ino = s->next_ino;
     z->image.hash_seed = s->hash_seed;
     z->image.inodes = s->inodes;
+    z->image.live_parent = z->snapshots.live_parent;
+    z->image.next_snapshot = z->snapshots.next_id;
     tree_freeze(&s->tree);
+    reclaim_frozen(s);
     s->frozen = true;
     s->dirty = false;
     s->frozen_lsn = s->applied_lsn;
     z->freeze_us = ticks_us() - start;
-    store_unlock(s);
+    return 0;
+}
+
+int store_freeze(struct store *s, struct store_frozen **ret_frozen)
+{
+    struct store_frozen *z = calloc(1, sizeof(*z));
+    struct fault f;
+    int err;
+
+    if (!z)
+        return -ENOMEM;
+    fault_begin(&f);
+    f.reaping = true; // it is the checkpoint that others wait for
+    do {
+        store_lock(s);
+        err = freeze_locked(s, &f, z);
+        store_unlock(s);
+    } while (fault_resolve(s, &f, STORE_BLOCK, &err));
+    if (err < 0) {
+        store_frozen_free(s, z);
+        return err;
+    }
     *ret_frozen = z;
     return 0;
 }
@@ -387,10 +412,13 @@ int store_write_frozen(struct store *s, struct store_frozen *z, uint64_t sequenc
     if (err == 0)
         err = adder.err;
     if (err == 0)
+        err = snapshots_write(s, &z->snapshots, &s->tree.frozen_root, sequence);
+    if (err == 0)
         err = space_write_frozen(s->space, &s->lock, z->space, sequence, &z->image.space);
     if (err < 0)
         return err;
     z->image.root = s->tree.frozen_root; // only this thread changes it
+    z->image.snapshots = z->snapshots.head;
     *ret_image = z->image;
     z->image.space.refs = NULL; // the caller's from here on
     *ret_stats = (struct store_checkpoint_stats){
@@ -421,10 +449,13 @@ void store_published(struct store *s, struct store_frozen *z, uint64_t sequence)
     } while (!done);
     store_lock(s);
     space_published(s->space, z->space);
+    snapshots_published(s, &z->snapshots);
+    reclaim_published(s, &z->image.root);
     s->checkpoint_lsn = z->image.cut_lsn;
     s->checkpoint_sequence = sequence;
     s->frozen = false;
     store_unlock(s);
+    snapshots_frozen_free(&z->snapshots);
     free(z);
 }
 
@@ -434,6 +465,7 @@ void store_frozen_free(struct store *s, struct store_frozen *z)
     if (!z)
         return;
     space_frozen_free(z->space);
+    snapshots_frozen_free(&z->snapshots);
     free(z->image.space.refs);
     free(z);
 }

@@ -88,7 +88,7 @@ int inode_get(struct store *s, struct fault *f, uint64_t ino, struct inode *ret)
 {
     const void *value;
     size_t len;
-    int err = tree_get(&s->tree, &s->tree.root, f, key_make(ino, KIND_INODE, 0), &value, &len);
+    int err = tree_get(&s->tree, store_root(s, f), f, key_make(ino, KIND_INODE, 0), &value, &len);
 
     if (err == 0) {
         err = inode_decode(value, len, ret);
@@ -109,7 +109,7 @@ void inode_put(struct store *s, uint64_t ino, const struct inode *in)
 int inode_current(struct store *s, struct fault *f, uint64_t ino, struct inode *ret,
                   struct oinode **ret_oi)
 {
-    struct oinode *oi = oinode_find(s, ino);
+    struct oinode *oi = f->in_view ? NULL : oinode_find(s, ino);
     struct pending *p = oi ? oi->p : NULL;
     int err = 0;
 

@@ -56,14 +56,19 @@ int store_lookup(struct store *s, enum store_how how, uint64_t parent, const cha
                  struct store_attr *ret_attr)
 {
     struct fault f;
+    uint64_t number;
     int err;
 
     fault_begin(&f);
     do {
         store_lock(s);
-        err = lookup_locked(s, &f, parent, name, ret_attr);
+        err = view_enter(s, &f, parent, &number);
+        if (err == 0)
+            err = lookup_locked(s, &f, number, name, ret_attr);
         store_unlock(s);
     } while (fault_resolve(s, &f, how, &err));
+    if (err == 0)
+        ret_attr->ino |= VIEW_BITS(parent);
     return err;
 }
 
@@ -233,12 +238,15 @@ static int readlink_locked(struct store *s, struct fault *f, uint64_t ino, char 
 int store_readlink(struct store *s, enum store_how how, uint64_t ino, char target[4096])
 {
     struct fault f;
+    uint64_t number;
     int err;
 
     fault_begin(&f);
     do {
         store_lock(s);
-        err = readlink_locked(s, &f, ino, target);
+        err = view_enter(s, &f, ino, &number);
+        if (err == 0)
+            err = readlink_locked(s, &f, number, target);
         store_unlock(s);
     } while (fault_resolve(s, &f, how, &err));
     return err;

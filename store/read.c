@@ -192,12 +192,15 @@ static int plan_run(struct store *s, enum store_how how, uint64_t ino, struct pl
                     bool *covered)
 {
     struct fault f;
+    uint64_t number;
     int err;
 
     fault_begin(&f);
     do {
         store_lock(s);
-        err = plan_locked(s, &f, ino, pl, covered);
+        err = view_enter(s, &f, ino, &number);
+        if (err == 0)
+            err = plan_locked(s, &f, number, pl, covered);
         store_unlock(s);
     } while (fault_resolve(s, &f, how, &err));
     return err;
@@ -398,7 +401,7 @@ static int seek_locked(struct store *s, struct fault *f, uint64_t ino, uint64_t 
 int store_seek(struct store *s, enum store_how how, uint64_t ino, uint64_t off, int whence,
                uint64_t *ret_off)
 {
-    uint64_t block = off / BLOCK_BYTES;
+    uint64_t block = off / BLOCK_BYTES, number;
     struct fault f;
     int err;
 
@@ -408,7 +411,9 @@ int store_seek(struct store *s, enum store_how how, uint64_t ino, uint64_t off, 
         fault_begin(&f);
         do {
             store_lock(s);
-            err = seek_locked(s, &f, ino, off, whence, &block, ret_off);
+            err = view_enter(s, &f, ino, &number);
+            if (err == 0)
+                err = seek_locked(s, &f, number, off, whence, &block, ret_off);
             store_unlock(s);
         } while (fault_resolve(s, &f, how, &err));
     } while (err == 0);

@@ -226,6 +226,8 @@ void space_close(struct space *sp)
         free(sp->indexes[i]);
     range_list_free(&sp->allocs);
     range_list_free(&sp->frees);
+    range_list_free(&sp->held);
+    free(sp->next_frozen);
     while (sp->spare != NULL) {
         struct range_chunk *next = sp->spare->next;
         free(sp->spare);

@@ -111,8 +111,15 @@ struct space_frozen; // allocs and frees of the interval that ends at the cut
 // Reads what the checkpoint of the present interval will need of the map on disk, so that recovery
 // meets damage to it before it writes anything. Nobody else uses the store.
 int space_check_interval(struct space *sp, struct af_mutex *lock) AF_NODISCARD;
+// Memory for the next space_freeze(), which cannot fail then. -ENOMEM
+int space_freeze_prepare(struct space *sp) AF_NODISCARD;
 // t0, under the lock, O(1): the current interval ends. Not before the last one is published.
 struct space_frozen *space_freeze(struct space *sp); // NULL: out of memory
+// From the last freeze on nothing that is freed is used anew before space_unhold(), although the
+// map on disk has it free as soon as it is published: somebody still reads the tree that was
+// frozen. Calls may nest.
+void space_hold(struct space *sp);
+void space_unhold(struct space *sp);
 // Checkpoint thread alone, without the lock: adds a written node (data blocks were logged). Adding
 // the same one again, when nodes are written a second time, changes nothing.
 int space_frozen_add(struct space_frozen *z, uint64_t address, uint64_t count) AF_NODISCARD;

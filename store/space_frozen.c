@@ -28,6 +28,7 @@ struct index_change {
 };
 
 struct space_frozen {
+    uint64_t interval;
     struct range_list allocs, frees;
     struct range_list added; // nodes written
     // What space_write_frozen() made of them, by address. `sets` are allocs and added ones.
@@ -166,12 +167,21 @@ static size_t merge_ranges(struct range *ranges, size_t count)
 
 // ---- freeze ----
 
+int space_freeze_prepare(struct space *sp)
+{
+    if (sp->next_frozen == NULL)
+        sp->next_frozen = calloc(1, sizeof(*sp->next_frozen));
+    return sp->next_frozen != NULL ? 0 : -ENOMEM;
+}
+
 struct space_frozen *space_freeze(struct space *sp)
 {
     AF_ASSERT(!sp->frozen);
-    struct space_frozen *z = calloc(1, sizeof(*z));
-    if (z == NULL)
+    if (space_freeze_prepare(sp) < 0)
         return NULL;
+    struct space_frozen *z = sp->next_frozen;
+    sp->next_frozen = NULL;
+    z->interval = sp->interval++;
     z->allocs = sp->allocs;
     z->frees = sp->frees;
     sp->allocs = sp->frees = (struct range_list){0};
@@ -498,7 +508,7 @@ static void adopt_changes(struct space *sp, const struct space_frozen *z)
             // And what has come to the group since it was written.
             unsigned more =
                 group_blocks(sp->capacity, c->group) - group_blocks(z->capacity, c->group);
-            space_count_free(sp, g, (int64_t)c->ref.free + more - g->free);
+            space_count_free(sp, g, (int64_t)c->ref.free + more - g->held - g->free);
         }
     }
     for (size_t i = 0; i < z->index_count; i++) {
@@ -529,15 +539,85 @@ static void adopt_range(struct space *sp, const struct range *r, bool value)
     }
 }
 
+// ---- what is held ----
+
+void space_hold(struct space *sp)
+{
+    if (sp->holds++ == 0)
+        sp->hold_from = sp->interval;
+}
+
+// Freed and published: free on disk, still in use here.
+static void hold_range(struct space *sp, const struct range *r)
+{
+    struct space_group *g = space_group(sp, r->address / GROUP_BLOCKS);
+    space_append(sp, &sp->held, r->address, r->count);
+    if (g->bits != NULL) {
+        bits_fill(g->bits->disk, group_bit(r->address), (unsigned)r->count, false);
+        g->bits->outstanding += (uint32_t)r->count;
+    }
+}
+
+static void unhold_range(struct space *sp, const struct range *r)
+{
+    struct space_group *g = space_group(sp, r->address / GROUP_BLOCKS);
+    struct space_bits *b = g->bits;
+    g->held -= (uint32_t)r->count;
+    if (b != NULL) {
+        bits_fill(b->used, group_bit(r->address), (unsigned)r->count, false);
+        b->outstanding -= (uint32_t)r->count;
+        b->run_max = GROUP_BLOCKS;
+    }
+    if (!g->bad)
+        space_count_free(sp, g, (int64_t)r->count);
+    sp->waiting -= r->count;
+}
+
+void space_unhold(struct space *sp)
+{
+    AF_ASSERT(sp->holds > 0);
+    if (--sp->holds > 0)
+        return;
+    for (const struct range_chunk *c = sp->held.first; c != NULL; c = c->next)
+        for (size_t i = 0; i < c->count; i++)
+            unhold_range(sp, &c->ranges[i]);
+    range_list_free(&sp->held);
+    sp->fruitless = UINT64_MAX;
+    sp->settled = false;
+}
+
+void space_held_bits(struct space *sp, struct space_group *g, struct space_bits *b)
+{
+    if (g->held == 0)
+        return;
+    for (const struct range_chunk *c = sp->held.first; c != NULL; c = c->next)
+        for (size_t i = 0; i < c->count; i++)
+            if (c->ranges[i].address / GROUP_BLOCKS == b->group)
+                bits_fill(b->used, group_bit(c->ranges[i].address), (unsigned)c->ranges[i].count,
+                          true);
+    b->outstanding = g->held;
+}
+
 void space_published(struct space *sp, struct space_frozen *z)
 {
     AF_ASSERT(sp->frozen && z->indexes != NULL);
+    bool hold = sp->holds > 0 && z->interval >= sp->hold_from;
+    if (hold)
+        for (size_t i = 0; i < z->clear_count; i++)
+            space_group(sp, z->clears[i].address / GROUP_BLOCKS)->held +=
+                (uint32_t)z->clears[i].count;
     adopt_changes(sp, z);
     for (size_t i = 0; i < z->set_count; i++)
         adopt_range(sp, &z->sets[i], true);
-    for (size_t i = 0; i < z->clear_count; i++)
-        adopt_range(sp, &z->clears[i], false);
-    sp->waiting -= z->frees.blocks;
+    // After the sets: what was allocated and freed in one interval is free at its end.
+    for (size_t i = 0; i < z->clear_count; i++) {
+        if (hold)
+            hold_range(sp, &z->clears[i]);
+        else
+            adopt_range(sp, &z->clears[i], false);
+    }
+    if (!hold)
+        sp->waiting -= z->frees.blocks;
     sp->frozen = false;
     sp->fruitless = UINT64_MAX;
     sp->settled = false;

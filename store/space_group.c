@@ -94,6 +94,7 @@ static void install(struct space *sp, struct space_group *g, struct space_bits *
     unsigned blocks = group_blocks(sp->capacity, b->group);
     memcpy(b->used, b->disk, sizeof(b->used));
     bits_fill(b->used, blocks, GROUP_BLOCKS - blocks, true);
+    space_held_bits(sp, g, b);
     if (g->bad) { // an error of reading that has passed
         g->bad = false;
         space_count_free(sp, g, bits_count_zeros(b->used));

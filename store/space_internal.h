@@ -86,6 +86,7 @@ struct space_bits { // of a loaded group
 struct space_group {
     struct space_ref ref; // published
     uint32_t free;        // can be allocated now
+    uint32_t held;        // of `used`: free in the published map and held (space_hold())
     bool bad;             // its bitmap could not be read: nothing is allocated there
     struct space_bits *bits;
 };
@@ -126,6 +127,12 @@ struct space {
     struct range_chunk *spare;
     size_t spare_count;
     int broken; // why no further map may be published
+
+    struct space_frozen *next_frozen; // memory for space_freeze()
+    uint64_t interval;                // number of the current one
+    unsigned holds;
+    uint64_t hold_from; // frees of this interval and later ones are held
+    struct range_list held;
 };
 
 static inline unsigned group_bit(uint64_t address)
@@ -184,6 +191,8 @@ int space_read_bitmap(struct space *sp, uint64_t group, const struct space_ref *
 uint64_t space_best_unloaded(struct space *sp, uint32_t least);
 void space_unload(struct space *sp, struct space_group *g);
 
+// space_frozen.c: sets what is held in the bitmap of a group that was just read.
+void space_held_bits(struct space *sp, struct space_group *g, struct space_bits *b);
 // space_frozen.c: keeps chunks ready, so that appending does not fail; 0 or -ENOMEM.
 int space_fill_spares(struct space *sp);
 void space_append(struct space *sp, struct range_list *list, uint64_t address, uint64_t count);

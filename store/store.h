@@ -158,6 +158,28 @@ int store_setxattr(struct store *s, enum store_how how, uint64_t ino, const char
 int store_removexattr(struct store *s, enum store_how how, uint64_t ino,
                       const char *name) AF_NODISCARD;
 
+// ---- snapshots: the whole tree at a moment, under a name ----
+//
+// A snapshot holds everything completed before the call, and is durable when the call returns; it
+// costs a checkpoint. Its files are read by inode numbers with the view above bit 48, as
+// store_snapshot_open() gives them; changes there are refused. All wait, so with STORE_NONBLOCK
+// they answer -AF_E_WOULD_BLOCK.
+
+struct store_snapshot {
+    uint64_t id, lsn, inodes;
+    int64_t created; // seconds since 1970; a label
+    char name[256];
+};
+int store_snapshot_create(struct store *s, enum store_how how,
+                          const char *name) AF_NODISCARD; // -EEXIST
+// Gone for everybody on return, durably; its space comes back in the background. Whoever has
+// something of it open gets -ESTALE.
+int store_snapshot_delete(struct store *s, enum store_how how, const char *name) AF_NODISCARD;
+// The root directory of the snapshot. -ENOENT; -ENFILE when 65534 of them are open.
+int store_snapshot_open(struct store *s, const char *name, uint64_t *ret_ino) AF_NODISCARD;
+// The first one with an id above `after`, in the order in which they were taken. Does not wait.
+bool store_snapshot_next(struct store *s, uint64_t after, struct store_snapshot *ret);
+
 // ---- the whole ----
 
 struct store_statfs {

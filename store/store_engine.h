@@ -21,6 +21,9 @@ struct store_image {
     uint64_t hash_seed;
     uint64_t inodes;
     struct space_image space;
+    struct blkref snapshots; // newest block of the table; address 0: there are none
+    uint64_t live_parent;    // id of the snapshot that the tree descends from; 0: none
+    uint64_t next_snapshot;  // id of the next one
 };
 
 struct store_config {

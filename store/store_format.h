@@ -13,7 +13,12 @@
 #define BLOCK_MAGIC    0x42534641u // "AFSB"
 #define FORMAT_VERSION 1u
 
-enum block_type { BLOCK_TYPE_NODE = 1, BLOCK_TYPE_BITMAP = 2, BLOCK_TYPE_INDEX = 3 };
+enum block_type {
+    BLOCK_TYPE_NODE = 1,
+    BLOCK_TYPE_BITMAP = 2,
+    BLOCK_TYPE_INDEX = 3,
+    BLOCK_TYPE_SNAPSHOTS = 4,
+};
 
 struct block_header_disk {
     le32 magic;
@@ -156,6 +161,28 @@ AF_DISK_SIZE(struct xattr_block_disk, 16);
 #define ORPHAN_OFF(what, id) (((uint64_t)(what) << 48) | (id)) // the key's offset
 
 enum orphan_what { ORPHAN_INODE = 1, ORPHAN_CONTENT = 2, ORPHAN_STAGED = 3 };
+
+// Snapshots: a block is the header, the reference to the block with older entries, and entries.
+#define SNAPSHOT_ENTRIES_OFFSET 88u
+#define SNAPSHOT_DELETED        1u
+
+struct snapshot_disk { // padded with zeros to a multiple of 8
+    le64 id;
+    le64 parent;
+    le64 cut_lsn;
+    le64 generation;
+    le64 inodes;
+    le64 created;
+    struct blkref_disk root;
+    le32 root_level;
+    le32 flags;
+    uint8_t name_len;
+    uint8_t name[];
+};
+AF_DISK_OFFSET(struct snapshot_disk, root, 48);
+AF_DISK_OFFSET(struct snapshot_disk, root_level, 72);
+AF_DISK_OFFSET(struct snapshot_disk, name_len, 80);
+AF_DISK_OFFSET(struct snapshot_disk, name, 81);
 
 // Space map.
 #define GROUP_BLOCKS     32256u

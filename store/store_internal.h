@@ -15,6 +15,7 @@
 #include "store/cache.h"
 #include "store/damage.h"
 #include "store/op.h"
+#include "store/snapshot.h"
 #include "store/space.h"
 #include "store/store.h"
 #include "store/store_engine.h"
@@ -149,6 +150,7 @@ struct store {
     struct pend_dir *pend_dirs[PEND_DIR_BUCKETS];
     struct list reap;
     size_t reap_count;
+    struct snapshots snapshots;
     struct buf encode; // scratch of op_commit
     bool signal;       // call config.pressure after unlocking
 
@@ -176,6 +178,12 @@ void store_note_item(struct store *s, int code, uint64_t ino);
 // In blocks: what may be dirty in memory before writers wait, and before a checkpoint starts.
 size_t store_dirty_hard(const struct store *s);
 struct timespec store_now(struct store *s);
+
+// The tree that an operation reads.
+static inline const struct tree_root *store_root(const struct store *s, const struct fault *f)
+{
+    return f->in_view ? &f->view_root : &s->tree.root;
+}
 
 // ---- inode.c ----
 

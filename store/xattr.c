@@ -35,7 +35,13 @@ int xattr_decode(const void *bytes, size_t len, struct xattr_item *ret)
         if (x.value_len > INLINE_BYTES_MAX || rest != x.value_len)
             return -AF_E_ITEM;
     } else {
-        x.blocks = d->bytes + d->name_len + sizeof(le64);
+        le64 birth;
+
+        if (rest < sizeof(birth))
+            return -AF_E_ITEM;
+        memcpy(&birth, d->bytes + d->name_len, sizeof(birth));
+        x.birth = le64_get(birth);
+        x.blocks = d->bytes + d->name_len + sizeof(birth);
         if (x.value_len <= INLINE_BYTES_MAX || x.value_len > XATTR_VALUE_MAX ||
             rest != sizeof(le64) + BLOCKS_OF(x.value_len) * sizeof(struct xattr_block_disk))
             return -AF_E_ITEM;
@@ -52,6 +58,18 @@ static struct xattr_block_disk block_ref(const struct xattr_item *x, size_t i)
     return b;
 }
 
+bool xattr_block(const void *bytes, size_t len, size_t i, uint64_t *ret_birth,
+                 uint64_t *ret_address)
+{
+    struct xattr_item x;
+
+    if (xattr_decode(bytes, len, &x) < 0 || !x.blocks || i >= BLOCKS_OF(x.value_len))
+        return false;
+    *ret_birth = x.birth;
+    *ret_address = le64_get(block_ref(&x, i).address);
+    return true;
+}
+
 // The item of `name`, or -ENOENT and a free index.
 static int find(struct store *s, struct fault *f, uint64_t ino, const char *name, size_t len,
                 struct xattr_item *ret, uint8_t *ret_index)
@@ -65,7 +83,7 @@ static int find(struct store *s, struct fault *f, uint64_t ino, const char *name
         const void *value;
         size_t value_len;
         int err =
-            tree_next(&s->tree, &s->tree.root, f, key_make(ino, KIND_XATTR, hash + next_index),
+            tree_next(&s->tree, store_root(s, f), f, key_make(ino, KIND_XATTR, hash + next_index),
                       last, &key, &value, &value_len);
 
         if (err == -ENOENT)
@@ -97,7 +115,8 @@ static void free_value(struct store *s, const struct xattr_item *x)
         uint64_t address = le64_get(block_ref(x, i).address);
 
         data_forget(s, address, 1);
-        space_free(s->space, address, 1);
+        if (!snapshot_keeps_data(s, x->birth, address, 1))
+            space_free(s->space, address, 1);
     }
 }
 
@@ -164,7 +183,7 @@ void xattr_remove_all(struct store *s, uint64_t ino)
     size_t len;
 
     fault_begin(&f);
-    while (tree_next(&s->tree, &s->tree.root, &f, key_make(ino, KIND_XATTR, 0),
+    while (tree_next(&s->tree, store_root(s, &f), &f, key_make(ino, KIND_XATTR, 0),
                      key_make(ino, KIND_XATTR, UINT64_MAX), &key, &value, &len) == 0) {
         struct xattr_item x;
 
@@ -203,7 +222,7 @@ static int copy_value(struct store *s, struct fault *f, const struct xattr_item 
 static int getxattr_locked(struct store *s, struct fault *f, uint64_t ino, const char *name,
                            void *value, size_t size, size_t *ret_size)
 {
-    struct oinode *oi = oinode_find(s, ino);
+    struct oinode *oi = f->in_view ? NULL : oinode_find(s, ino);
     size_t len = strlen(name);
     struct xattr_item x = {0};
     uint8_t index;
@@ -237,13 +256,16 @@ static int getxattr_locked(struct store *s, struct fault *f, uint64_t ino, const
 int store_getxattr(struct store *s, enum store_how how, uint64_t ino, const char *name, void *value,
                    size_t size, size_t *ret_size)
 {
+    uint64_t number;
     struct fault f;
     int err;
 
     fault_begin(&f);
     do {
         store_lock(s);
-        err = getxattr_locked(s, &f, ino, name, value, size, ret_size);
+        err = view_enter(s, &f, ino, &number);
+        if (err == 0)
+            err = getxattr_locked(s, &f, number, name, value, size, ret_size);
         store_unlock(s);
     } while (fault_resolve(s, &f, how, &err));
     return err;
@@ -268,7 +290,7 @@ static int add_name(struct names *n, const char *name, size_t len)
 
 static int listxattr_locked(struct store *s, struct fault *f, uint64_t ino, struct names *n)
 {
-    struct oinode *oi = oinode_find(s, ino);
+    struct oinode *oi = f->in_view ? NULL : oinode_find(s, ino);
     struct key key = key_make(ino, KIND_XATTR, 0);
     int err = 0;
 
@@ -283,7 +305,7 @@ static int listxattr_locked(struct store *s, struct fault *f, uint64_t ino, stru
         struct xattr_item x;
         size_t len;
 
-        err = tree_next(&s->tree, &s->tree.root, f, key, key_make(ino, KIND_XATTR, UINT64_MAX),
+        err = tree_next(&s->tree, store_root(s, f), f, key, key_make(ino, KIND_XATTR, UINT64_MAX),
                         &key, &value, &len);
         if (err < 0)
             break;
@@ -299,13 +321,16 @@ int store_listxattr(struct store *s, enum store_how how, uint64_t ino, char *nam
                     size_t *ret_size)
 {
     struct names n = {.names = names, .size = size};
+    uint64_t number;
     struct fault f;
     int err;
 
     fault_begin(&f);
     do {
         store_lock(s);
-        err = listxattr_locked(s, &f, ino, &n);
+        err = view_enter(s, &f, ino, &number);
+        if (err == 0)
+            err = listxattr_locked(s, &f, number, &n);
         store_unlock(s);
     } while (fault_resolve(s, &f, how, &err));
     *ret_size = n.len;

@@ -19,7 +19,11 @@ struct xattr_item {
     uint32_t value_len;
     const uint8_t *value;  // in the item; NULL when in blocks
     const uint8_t *blocks; // xattr_block_disk of each block; NULL when in the item
+    uint64_t birth;        // LSN of the record that named the blocks
 };
 int xattr_decode(const void *bytes, size_t len, struct xattr_item *ret);
+// Block `i` of a value that lies in blocks; false when there is none.
+bool xattr_block(const void *bytes, size_t len, size_t i, uint64_t *ret_birth,
+                 uint64_t *ret_address);
 
 #endif

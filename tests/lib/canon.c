@@ -244,13 +244,14 @@ static int walk_dir(struct walk *w, const struct place *dir)
     return err;
 }
 
-int canon_walk(struct store *s, const struct canon_visitor *v, char where[CANON_WHERE_BYTES])
+static int walk_from(struct store *s, uint64_t root, const struct canon_visitor *v,
+                     char where[CANON_WHERE_BYTES])
 {
     struct walk w = {.visitor = v, .store = s, .where = where};
     int err = 0;
 
     where[0] = 0;
-    push_dir(&w, INO_ROOT, INO_ROOT);
+    push_dir(&w, root, root);
     while (err == 0 && w.dir_count > 0) {
         struct place dir = w.dirs[--w.dir_count];
 
@@ -259,6 +260,11 @@ int canon_walk(struct store *s, const struct canon_visitor *v, char where[CANON_
     free(w.dirs);
     free(w.links);
     return err;
+}
+
+int canon_walk(struct store *s, const struct canon_visitor *v, char where[CANON_WHERE_BYTES])
+{
+    return walk_from(s, INO_ROOT, v, where);
 }
 
 // ---- the dump of a store ----
@@ -355,7 +361,11 @@ static void canon_inode(void *arg, const struct store_attr *attr, uint64_t paren
         snprintf(d->where, CANON_WHERE_BYTES, "reading inode %" PRIu64 ": %s", attr->ino,
                  err_name(err));
     }
-    canon_inode_line(line, attr, parent, content, xattrs, target);
+    // The same tree in the same lines, whichever view it is seen in.
+    struct store_attr number = *attr;
+
+    number.ino &= INO_MAX;
+    canon_inode_line(line, &number, parent & INO_MAX, content, xattrs, target);
     canon_add(d->dump, line);
 }
 
@@ -364,16 +374,21 @@ static void canon_name(void *arg, uint64_t parent, const char *name, const struc
     struct dumping *d = arg;
     char line[CANON_LINE_BYTES];
 
-    canon_name_line(line, parent, name, attr->ino, attr->mode);
+    canon_name_line(line, parent & INO_MAX, name, attr->ino & INO_MAX, attr->mode);
     canon_add(d->dump, line);
 }
 
 int canon_store(struct store *s, struct canon *ret, char where[CANON_WHERE_BYTES])
 {
+    return canon_view(s, INO_ROOT, ret, where);
+}
+
+int canon_view(struct store *s, uint64_t root, struct canon *ret, char where[CANON_WHERE_BYTES])
+{
     char read_where[CANON_WHERE_BYTES] = "";
     struct dumping d = {.store = s, .dump = ret, .where = read_where};
     struct canon_visitor v = {.inode = canon_inode, .name = canon_name, .arg = &d};
-    int err = canon_walk(s, &v, where);
+    int err = walk_from(s, root, &v, where);
 
     if (err == 0 && d.error < 0) {
         memcpy(where, read_where, sizeof(read_where));

@@ -40,6 +40,8 @@ uint64_t canon_xattr_sum(const char *name, const void *value, size_t len);
 // 0, or the error of the call that failed, with its place in `where`. Listings are compared with
 // lookups on the way.
 int canon_store(struct store *s, struct canon *ret, char where[CANON_WHERE_BYTES]);
+// The same of the view whose root directory is `root`.
+int canon_view(struct store *s, uint64_t root, struct canon *ret, char where[CANON_WHERE_BYTES]);
 
 // The same walk for others: `inode` once for each inode, `name` for each entry (its parent's inode
 // came before, its own may come after). NULL: not wanted.

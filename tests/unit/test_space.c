@@ -425,6 +425,44 @@ static int open_again(struct fix *x)
     return space_open(&x->config, &x->image, &x->sp);
 }
 
+// Free on disk, and not given out: not while the group is in memory, and not after it was read
+// again.
+static void test_what_is_held_is_not_used_anew(void **state)
+{
+    (void)state;
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
+    uint64_t count;
+    uint64_t address = alloc(x, 8, &count);
+    space_log_alloc(x->sp, address, 8);
+    checkpoint(x);
+    uint64_t used = stats(x).used;
+    space_free(x->sp, address, 1);
+    freeze(x);
+    space_hold(x->sp); // from this freeze on: what was freed before it goes its way
+    space_free(x->sp, address + 1, 1);
+    space_log_alloc(x->sp, alloc(x, 1, &count), 1);
+    publish(x);
+    assert_true(is_free(x, address));
+    checkpoint(x);
+    assert_false(is_free(x, address + 1));
+    assert_int_equal(x->image.used_blocks, used - 1); // one freed twice over, one allocated
+    struct space_group *g = space_group(x->sp, address / GROUP_BLOCKS);
+    g->bits->outstanding -= g->held; // as if it could be evicted
+    space_unload(x->sp, g);
+    assert_int_equal(space_load_group(x->sp, &x->lock, address / GROUP_BLOCKS), 0);
+    assert_false(is_free(x, address + 1));
+    checkpoint(x);
+    assert_false(is_free(x, address + 1));
+    space_unhold(x->sp);
+    assert_true(is_free(x, address + 1));
+    assert_int_equal(stats(x).waiting, 0);
+    assert_int_equal(stats(x).used, x->image.used_blocks);
+    checkpoint(x);
+    assert_int_equal(open_again(x), 0);
+    assert_int_equal(stats(x).used, used - 1);
+    fix_free(x);
+}
+
 static void test_every_flipped_byte_of_the_map_is_found(void **state)
 {
     (void)state;
@@ -574,6 +612,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_freed_block_waits_for_publication),
         cmocka_unit_test(test_block_allocated_and_freed_in_one_interval_is_free_after_it),
+        cmocka_unit_test(test_what_is_held_is_not_used_anew),
         cmocka_unit_test(test_spilled_block_is_free_in_the_map),
         cmocka_unit_test(test_release_gives_back_at_once),
         cmocka_unit_test(test_reserve_is_kept_for_urgent_work),

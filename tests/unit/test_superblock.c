@@ -141,6 +141,32 @@ static void test_every_flipped_bit_is_noticed(void **state)
     superblock_free(&sb);
 }
 
+static void test_a_table_of_snapshots_and_its_feature_go_together(void **state)
+{
+    struct superblock sb = example(1), got = {0};
+    struct superblock_disk *d = (struct superblock_disk *)slot_bytes;
+
+    (void)state;
+    sb.image.snapshots = (struct blkref){.address = 77, .checksum = 5, .generation = 3};
+    sb.image.live_parent = 4;
+    sb.image.next_snapshot = 9;
+    superblock_encode(&sb, 1, slot_bytes);
+    assert_int_equal(superblock_decode(slot_bytes, 1, &got), 0);
+    assert_int_equal(got.image.snapshots.address, 77);
+    assert_int_equal(got.image.snapshots.checksum, 5);
+    assert_int_equal(got.image.live_parent, 4);
+    assert_int_equal(got.image.next_snapshot, 9);
+    superblock_free(&got);
+    d->features_incompat = le64_put(0);
+    seal(slot_bytes);
+    assert_int_equal(superblock_decode(slot_bytes, 1, &got), -AF_E_SB_FIELD);
+    d->features_incompat = le64_put(1);
+    d->live_parent = le64_put(9); // not taken yet
+    seal(slot_bytes);
+    assert_int_equal(superblock_decode(slot_bytes, 1, &got), -AF_E_SB_FIELD);
+    superblock_free(&sb);
+}
+
 static void test_slot_in_the_other_place_is_refused(void **state)
 {
     struct superblock sb = example(1), got;
@@ -174,7 +200,8 @@ static void test_other_version_and_features_are_told_apart(void **state)
     (void)state;
     expect(8, 4, 2, -AF_E_VERSION);
     expect(8, 4, 0, -AF_E_VERSION);
-    expect(16, 8, 1, -AF_E_VERSION);
+    expect(16, 8, 1, -AF_E_SB_FIELD); // snapshots, and no table of them
+    expect(16, 8, 2, -AF_E_VERSION);
     expect(16, 8, UINT64_C(1) << 63, -AF_E_VERSION);
     expect(24, 8, 1, 0); // may be read; who writes must look
 }
@@ -218,7 +245,7 @@ static void test_impossible_fields_are_refused(void **state)
         {208, 4, 300}, // index_count
         {212, 4, 1},
         {216, 8, 1},
-        {263, 1, 1}, // reserved, snapshots, dead lists
+        {263, 1, 1}, // reserved, snapshots
         {264, 8, 0},
         {264, 8, UINT64_MAX}, // next_lsn
         {280, 1, 1},
@@ -397,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_decode_returns_what_was_encoded),
         cmocka_unit_test(test_fields_lie_where_the_format_says),
         cmocka_unit_test(test_every_flipped_bit_is_noticed),
+        cmocka_unit_test(test_a_table_of_snapshots_and_its_feature_go_together),
         cmocka_unit_test(test_slot_in_the_other_place_is_refused),
         cmocka_unit_test(test_other_version_and_features_are_told_apart),
         cmocka_unit_test(test_impossible_fields_are_refused),
