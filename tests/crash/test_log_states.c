@@ -4,6 +4,7 @@
 // 512 or 4096 bytes. The verdict is that of a model which knows what was written: all that was
 // acknowledged, then the records of the group up to the first one that is not there byte for byte.
 // Nothing of it is ever damage.
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "checkpoint/superblock.h"
@@ -429,6 +430,100 @@ static void test_every_subset_of_a_group_mounts(void **state)
     fixture_free(&fx);
 }
 
+// ---- syncs of any speed ----
+
+enum speed { EACH_WAITED_FOR, WAITED_FOR_AT_THE_END, LAZY, HELD, SPEEDS };
+
+static void note_done(struct wal_waiter *w, int result)
+{
+    assert_int_equal(result, 0);
+    w->lsn = 0; // told
+}
+
+// A file of some size, which its fsync completes; then a rename over an older one now and then.
+static void put_file(struct fixture *fx, unsigned i, struct wal_waiter *w)
+{
+    static uint8_t bytes[60000];
+    const struct store_cred cred = {1, 2};
+    struct store_file *file;
+    struct store_attr attr;
+    char name[32];
+
+    memset(bytes, (int)i + 1, sizeof(bytes));
+    (void)snprintf(name, sizeof(name), "file-%u", i);
+    assert_int_equal(
+        store_create(fx->store, STORE_BLOCK, 1, name, 0644, O_RDWR, &cred, &attr, &file), 0);
+    assert_int_equal(
+        store_write(fx->store, STORE_BLOCK, file, 0, bytes, 1 + i * 7919 % sizeof(bytes), false),
+        0);
+    *w = (struct wal_waiter){.done = note_done};
+    if (store_fsync(fx->store, STORE_BLOCK, attr.ino, w) == 1)
+        w->lsn = 0;
+    store_kick(fx->store);
+    assert_int_equal(store_release(fx->store, STORE_BLOCK, file), 0);
+    if (i % 5 == 4)
+        assert_int_equal(store_rename(fx->store, STORE_BLOCK, 1, name, 1, "file-0", 0), 0);
+}
+
+static void disk_works(struct fixture *fx, enum speed speed, unsigned i)
+{
+    struct wal *wal = engine_wal(fx->engine);
+
+    if (speed == EACH_WAITED_FOR)
+        assert_int_equal(fixture_sync(fx), 0);
+    else if (speed == LAZY && i % 3 == 0)
+        (void)wal_pump(wal, false);
+    else if (speed == HELD && i % 10 == 9) {
+        sim_release_held(fx->sim);
+        (void)wal_pump(wal, false);
+    }
+}
+
+// The tree at the end, before and after a power cut.
+static void tree_at_speed(enum speed speed, uint64_t hashes[2])
+{
+    const struct sim_fault held = {.calls = SIM_BIT(SIM_START_WRITE) | SIM_BIT(SIM_START_SYNC),
+                                   .times = SIM_FOREVER,
+                                   .effect = SIM_FAULT_HOLD};
+    static struct wal_waiter waiters[40];
+    struct fixture fx;
+
+    fixture_init(&fx, 5);
+    assert_int_equal(fixture_create(&fx), 0);
+    assert_int_equal(fixture_open(&fx), 0);
+    sim_set_lazy(fx.sim, speed == LAZY);
+    if (speed == HELD)
+        (void)sim_fault_add(fx.sim, &held);
+    for (unsigned i = 0; i < AF_ARRAY_LEN(waiters); i++) {
+        put_file(&fx, i, &waiters[i]);
+        disk_works(&fx, speed, i);
+    }
+    sim_faults_clear(fx.sim);
+    sim_release_held(fx.sim);
+    assert_int_equal(fixture_sync(&fx), 0);
+    for (unsigned i = 0; i < AF_ARRAY_LEN(waiters); i++)
+        assert_int_equal(waiters[i].lsn, 0);
+    hashes[0] = tree_hash(&fx);
+    fixture_leave(&fx);
+    crash_disk(fx.sim, CRASH_DROP_ALL, 0);
+    assert_int_equal(fixture_open(&fx), 0);
+    hashes[1] = tree_hash(&fx);
+    fixture_free(&fx);
+}
+
+static void test_the_tree_is_the_same_however_long_a_sync_takes(void **state)
+{
+    uint64_t first[2], other[2];
+
+    (void)state;
+    tree_at_speed(EACH_WAITED_FOR, first);
+    assert_true(first[0] == first[1]);
+    for (unsigned speed = 1; speed < SPEEDS; speed++) {
+        tree_at_speed((enum speed)speed, other);
+        assert_true(other[0] == first[0] && other[1] == first[0]);
+    }
+}
+
 // A superblock cut at each byte: the old one or the new one, by whether all of it is there.
 static void test_every_length_of_a_superblock(void **state)
 {
@@ -473,6 +568,7 @@ int main(void)
         cmocka_unit_test(test_every_length_of_each_record_type),
         cmocka_unit_test(test_every_length_of_a_segment_file),
         cmocka_unit_test(test_every_subset_of_a_group_mounts),
+        cmocka_unit_test(test_the_tree_is_the_same_however_long_a_sync_takes),
         cmocka_unit_test(test_every_length_of_a_superblock),
     };
 

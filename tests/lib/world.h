@@ -42,6 +42,7 @@ struct world {
     uint64_t bytes_max; // of all files, above which only small writes are made
     unsigned durable;   // percent of calls that make something durable
     bool clock_jumps;
+    bool idle;  // nothing runs in the background
     bool trace; // prints every call
     // Faults are injected: a call may fail, and the work stops with the first that does.
     bool faults;

@@ -370,6 +370,8 @@ void world_checkpoint(struct world *w)
 
 void world_tick(struct world *w)
 {
+    if (w->idle)
+        return;
     world_begin(w, "tick");
     model_tick(&w->m);
     engine_tick(w->fx.engine);
