@@ -45,17 +45,22 @@ void fs_attr_to_stat(const struct fs *fs, const struct store_attr *attr, struct 
     present_attr(&fs->present, ret_stat);
 }
 
+int fs_attr_of(struct fs *fs, fuse_ino_t ino, struct store_attr *ret_attr)
+{
+    if (fs_is_control(ino))
+        return fs_control_attr(fs, ino, ret_attr);
+    int r = store_getattr(fs->store, fs_how(), ino, ret_attr);
+
+    return r == -ENOENT && fs_ghost_find(fs, ino, ret_attr) ? 0 : r;
+}
+
 void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_enter(req);
     struct store_attr attr;
 
     (void)fi;
-    if (fs_is_control(ino)) {
-        fs_control_getattr(req, ino);
-        return;
-    }
-    int r = store_getattr(fs->store, fs_how(), ino, &attr);
+    int r = fs_attr_of(fs, ino, &attr);
     if (r)
         fs_reply_result(req, ino, r);
     else
@@ -158,7 +163,7 @@ void fs_op_statfs(fuse_req_t req, fuse_ino_t ino)
         .f_blocks = sf.blocks,
         .f_bfree = sf.free_blocks,
         .f_bavail = sf.avail_blocks,
-        .f_files = sf.inodes,
+        .f_files = sf.inodes + sf.free_inodes,
         .f_ffree = sf.free_inodes,
         .f_favail = sf.free_inodes,
         .f_namemax = NAME_BYTES_MAX,

@@ -125,7 +125,7 @@ bool fs_is_control_name(fuse_ino_t parent, const char *name)
 
 // Owned by the owner of the root, readable like the rest: who may enter the mount may see how it
 // fares. The size is 0, as in /proc: the text is made at open.
-static int control_attr(struct fs *fs, fuse_ino_t ino, struct store_attr *ret_attr)
+int fs_control_attr(struct fs *fs, fuse_ino_t ino, struct store_attr *ret_attr)
 {
     struct store_attr attr;
     bool snapshots = ino == FS_SNAPSHOTS_INO;
@@ -170,22 +170,11 @@ void fs_control_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         fs_reply_missing(req);
         return;
     }
-    int r = control_attr(fs, ino, &attr);
+    int r = fs_control_attr(fs, ino, &attr);
     if (r)
         fs_reply_result(req, ino, r);
     else
         fs_reply_entry(req, &attr);
-}
-
-void fs_control_getattr(fuse_req_t req, fuse_ino_t ino)
-{
-    struct store_attr attr;
-    int r = control_attr(fuse_req_userdata(req), ino, &attr);
-
-    if (r)
-        fs_reply_result(req, ino, r);
-    else
-        fs_reply_attr(req, &attr);
 }
 
 void fs_control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/err.h"
 #include "fs/fs_reply.h"
 
 struct store_file *fs_file(const struct fuse_file_info *fi)
@@ -26,9 +27,8 @@ static void fill_open(const struct fs *fs, struct fuse_file_info *fi, struct sto
 #endif
 }
 
-// The kernel did not take the handle: the connection is gone and no release will come. If the store
-// would have to wait now, closing the engine does it.
-static void drop_unused(struct fs *fs, struct store_file *file)
+// If the store would have to wait now, closing the engine does it.
+void fs_drop_unused(struct fs *fs, struct store_file *file)
 {
     int r = store_release(fs->store, STORE_NONBLOCK, file);
 
@@ -60,7 +60,7 @@ void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
     }
     fill_open(fs, fi, file);
     if (!fs_reply_create(req, &attr, fi))
-        drop_unused(fs, file);
+        fs_drop_unused(fs, file);
 }
 
 // Truncation by someone unprivileged clears set-id bits, as open(2) does elsewhere; with
@@ -103,7 +103,7 @@ void fs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     }
     fill_open(fs, fi, file);
     if (!fs_reply_open(req, fi))
-        drop_unused(fs, file);
+        fs_drop_unused(fs, file);
 }
 
 void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -177,6 +177,43 @@ void fs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t 
     if (r == 0)
         r = store_fallocate(fs->store, fs_how(), fs_file(fi), mode, (uint64_t)off, (uint64_t)len);
     fs_reply_result(req, ino, r);
+}
+
+// So much is copied by one request; the caller asks for the rest.
+#define COPY_BYTES_MAX (16u * 1024u * 1024u)
+
+// Bytes are read and written here, so that they need not travel twice; nothing is shared between
+// the files. A worker's job: what was written before a wait would be written again.
+void fs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+                           struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+                           struct fuse_file_info *fi_out, size_t len, int flags)
+{
+    struct fs *fs = fs_enter(req);
+    void *bytes = fs_call_buffer();
+    size_t done = 0, want = AF_MIN(len, (size_t)COPY_BYTES_MAX), got = 1;
+    int r = fs_is_control(ino_in) || fs_is_control(ino_out) ? -EOPNOTSUPP : 0;
+
+    (void)fi_in, (void)flags;
+    if (r == 0 && (off_in < 0 || off_out < 0))
+        r = -EINVAL;
+    if (r == 0 && fs_how() == STORE_NONBLOCK)
+        r = -AF_E_WOULD_BLOCK;
+    if (r == 0 && !bytes)
+        r = -ENOMEM;
+    while (r == 0 && done < want && got > 0) {
+        r = store_read(fs->store, STORE_BLOCK, ino_in, (uint64_t)off_in + done, bytes,
+                       AF_MIN(want - done, (size_t)FS_PAYLOAD_MAX), &got);
+        if (r == 0 && got > 0)
+            r = store_write(fs->store, STORE_BLOCK, fs_file(fi_out), (uint64_t)off_out + done,
+                            bytes, got, false);
+        if (r == 0)
+            done += got;
+    }
+    // What has been copied counts; the error comes again with the next call.
+    if (r < 0 && done == 0)
+        fs_reply_result(req, ino_out, r);
+    else
+        fs_reply_written(req, done);
 }
 
 void fs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)

@@ -28,6 +28,7 @@
 #include "fs/mountinfo.h"
 
 struct fs_workers;
+struct fs_ghosts;
 
 // Failures that were reported to the operator already, so that each is reported once.
 #define FS_REPORTED_MAX 64
@@ -60,6 +61,7 @@ struct fs {
     atomic_bool want_wake;  // the loop sleeps until a worker finishes something
     atomic_uint unanswered; // fsyncs that wait for the log
     struct fs_workers *workers;
+    struct fs_ghosts *ghosts;
 
     struct af_mutex report_lock;
     // Guarded by report_lock:
@@ -117,7 +119,6 @@ static inline bool fs_is_snapshot(fuse_ino_t ino)
 int fs_refuse(fuse_ino_t ino);
 int fs_refuse_name(fuse_ino_t parent, const char *name);
 void fs_control_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
-void fs_control_getattr(fuse_req_t req, fuse_ino_t ino);
 void fs_control_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus);
 void fs_control_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_control_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi);
@@ -136,7 +137,28 @@ void fs_snapshots_rmdir(fuse_req_t req, const char *name);
 // One line for each: LSN, seconds since 1970, number of inodes, name.
 void fs_snapshots_text(struct fs *fs, struct buf *out);
 
+int fs_control_attr(struct fs *fs, fuse_ino_t ino, struct store_attr *ret_attr) AF_NODISCARD;
+
+// ---- fs_raw.c ----
+
+// Runs a request with `peek.raw`, between fs_call_begin() and fs_call_end().
+void fs_raw_request(struct fs *fs, const struct fs_request *rq);
+
+// ---- fs_ghost.c: attributes of what has lost its last name and is still known to the kernel ----
+
+struct fs_ghosts *fs_ghosts_create(void);    // NULL: out of memory
+void fs_ghosts_destroy(struct fs_ghosts *g); // NULL ok
+// Before the answer to the request that takes the name away: the kernel may forget at once.
+void fs_ghost_add(struct fs *fs, const struct store_attr *attr);
+bool fs_ghost_find(struct fs *fs, uint64_t ino, struct store_attr *ret_attr);
+void fs_ghost_forget(void *fs, uint64_t ino);
+
 // ---- helpers of the handlers ----
+
+// Attributes of whatever the kernel may ask for.
+int fs_attr_of(struct fs *fs, fuse_ino_t ino, struct store_attr *ret_attr) AF_NODISCARD;
+// The kernel did not take the handle: the connection is gone and no release will come.
+void fs_drop_unused(struct fs *fs, struct store_file *file);
 
 // As it is shown (struct fs_present).
 void fs_attr_to_stat(const struct fs *fs, const struct store_attr *attr, struct stat *ret_stat);
@@ -178,6 +200,9 @@ void fs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
                      struct fuse_file_info *fi);
+void fs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+                           struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out,
+                           struct fuse_file_info *fi_out, size_t len, int flags);
 void fs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 void fs_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void fs_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);

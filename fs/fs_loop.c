@@ -79,7 +79,10 @@ bool fs_run_request(struct fs *fs, const struct fs_request *rq, enum store_how h
     struct fuse_buf buf = {.size = rq->size, .mem = rq->bytes, .fd = -1};
 
     fs_call_begin(how, &rq->peek);
-    fuse_session_process_buf(fs->session, &buf);
+    if (rq->peek.raw != FS_RAW_NONE)
+        fs_raw_request(fs, rq);
+    else
+        fuse_session_process_buf(fs->session, &buf);
     return fs_call_end();
 }
 
@@ -112,8 +115,10 @@ static void dispatch(struct loop *l)
         return;
     }
     enum fs_kind kind = rq->peek.kind;
-    if (kind == FS_KIND_SILENT)
+    if (kind == FS_KIND_SILENT) {
+        fs_forgotten(rq, fs_ghost_forget, fs);
         return;
+    }
     if (kind != FS_KIND_READS && fs_workers_ordered_busy(fs->workers))
         hand_over(l, true);
     else if (rq->peek.payload_bytes > INLINE_PAYLOAD_MAX)

@@ -49,19 +49,21 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     want(conn, FUSE_CAP_HANDLE_KILLPRIV, false);
     // Requests are read and answered by copy: a copied request can be run twice (fs_request.h).
     want(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE, false);
-    // The kernel keeps locks and applies umask; exports by handle need lookups of "." and "..".
-    want(conn,
-         FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT,
-         false);
+    // ACLs: the kernel checks permissions by them, unless all files show the same; the store keeps
+    // them, has modes follow them, and applies umask or the default ACL to what is made.
+    want(conn, FUSE_CAP_POSIX_ACL, !fs->present.umask_set);
+    want(conn, FUSE_CAP_DONT_MASK, true);
+    // The kernel keeps locks; exports by handle need lookups of "." and "..".
+    want(conn, FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_EXPORT_SUPPORT, false);
 
     fs->skip_opendir = fs->kernel_cache && (conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT);
     fs->initialized = true;
 }
 
 // No `forget`: node ids are the numbers of inodes, which are never reused, so there is no table to
-// keep. No `access`: default_permissions. No `getlk`, `setlk`, `flock`: the kernel's own are right
-// for one host. No `copy_file_range`: the kernel copies through its page cache instead. No
-// `write_buf`: see splice above.
+// keep (but see fs_ghost.c). No `access`: default_permissions. No `getlk`, `setlk`, `flock`: the
+// kernel's own are right for one host. No `write_buf`: see splice above. O_TMPFILE and statx:
+// fs_raw.c.
 static const struct fuse_lowlevel_ops fs_ops = {
     .init = op_init,
     .lookup = fs_op_lookup,
@@ -82,6 +84,7 @@ static const struct fuse_lowlevel_ops fs_ops = {
     .flush = fs_op_flush,
     .release = fs_op_release,
     .fallocate = fs_op_fallocate,
+    .copy_file_range = fs_op_copy_file_range,
     .lseek = fs_op_lseek,
     .fsync = fs_op_fsync,
     .fsyncdir = fs_op_fsyncdir,
@@ -198,9 +201,10 @@ static struct fs *fs_new(const struct fs_options *o)
     fs->device_fd = -1;
     fs->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     fs->mountpoint = strdup(o->mountpoint);
+    fs->ghosts = fs_ghosts_create();
     fs->store_path = strdup(o->store_path);
     af_mutex_init(&fs->report_lock, LOCK_RANK_FS);
-    if (fs->wake_fd < 0 || !fs->mountpoint || !fs->store_path) {
+    if (fs->wake_fd < 0 || !fs->mountpoint || !fs->store_path || !fs->ghosts) {
         fs_unmount(fs);
         return NULL;
     }
@@ -273,6 +277,7 @@ void fs_unmount(struct fs *fs)
     if (fs->wake_fd >= 0)
         close(fs->wake_fd);
     af_mutex_destroy(&fs->report_lock);
+    fs_ghosts_destroy(fs->ghosts);
     free(fs->mountpoint);
     free(fs->store_path);
     free(fs);

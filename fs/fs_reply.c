@@ -10,9 +10,9 @@
 // For how long the kernel may keep what it was told: for ever, since nothing changes here but
 // through it. (Finite only because the kernel counts it in jiffies.) Not at all with the switch
 // off.
-#define CACHE_SECONDS 1e9
+#define CACHE_SECONDS 1000000000u
 
-static double cache_seconds(const struct fs *fs)
+unsigned fs_cache_seconds(const struct fs *fs)
 {
     return fs->kernel_cache ? CACHE_SECONDS : 0;
 }
@@ -45,6 +45,12 @@ struct fs *fs_enter(fuse_req_t req)
     AF_ASSERT(!call.entered);
     call.entered = true;
     return fuse_req_userdata(req);
+}
+
+void fs_enter_raw(void)
+{
+    AF_ASSERT(!call.entered);
+    call.entered = true;
 }
 
 enum store_how fs_how(void)
@@ -98,14 +104,26 @@ void fs_reply_result(fuse_req_t req, fuse_ino_t ino, int r)
     (void)sent(fuse_reply_err(req, err_to_errno(r)));
 }
 
+bool fs_answer_raw(struct fs *fs, fuse_ino_t ino, int r)
+{
+    if (r == -AF_E_WOULD_BLOCK) {
+        AF_ASSERT(call.entered && !call.answered && call.how == STORE_NONBLOCK);
+        call.would_block = true;
+        return false;
+    }
+    fs_report(fs, ino, r);
+    answer();
+    return true;
+}
+
 void fs_entry(const struct fs *fs, const struct store_attr *attr,
               struct fuse_entry_param *ret_entry)
 {
     // The generation stays 0: numbers are never reused.
     *ret_entry = (struct fuse_entry_param){
         .ino = attr->ino,
-        .attr_timeout = cache_seconds(fs),
-        .entry_timeout = cache_seconds(fs),
+        .attr_timeout = fs_cache_seconds(fs),
+        .entry_timeout = fs_cache_seconds(fs),
     };
     fs_attr_to_stat(fs, attr, &ret_entry->attr);
 }
@@ -123,7 +141,7 @@ void fs_reply_missing(fuse_req_t req)
 {
     // ENOENT would be right as well, but would be asked for again and again; number 0 with a
     // timeout is remembered.
-    struct fuse_entry_param entry = {.entry_timeout = cache_seconds(fuse_req_userdata(req))};
+    struct fuse_entry_param entry = {.entry_timeout = fs_cache_seconds(fuse_req_userdata(req))};
 
     answer();
     (void)sent(fuse_reply_entry(req, &entry));
@@ -135,7 +153,7 @@ void fs_reply_attr(fuse_req_t req, const struct store_attr *attr)
 
     fs_attr_to_stat(fuse_req_userdata(req), attr, &st);
     answer();
-    (void)sent(fuse_reply_attr(req, &st, cache_seconds(fuse_req_userdata(req))));
+    (void)sent(fuse_reply_attr(req, &st, fs_cache_seconds(fuse_req_userdata(req))));
 }
 
 void fs_reply_bytes(fuse_req_t req, const void *bytes, size_t size)

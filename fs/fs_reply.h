@@ -16,6 +16,10 @@ bool fs_call_end(void);
 
 // The first thing in each handler: notes that the request is ours to answer.
 struct fs *fs_enter(fuse_req_t req);
+// The same for a request that libfuse has not decoded.
+void fs_enter_raw(void);
+// Its answer: notes and reports it. False: nothing is to be sent, it will be run again.
+bool fs_answer_raw(struct fs *fs, fuse_ino_t ino, int r) AF_NODISCARD;
 // Whether this thread may wait.
 enum store_how fs_how(void);
 const struct fs_peek *fs_call_peek(void);
@@ -45,6 +49,8 @@ bool fs_reply_create(fuse_req_t req, const struct store_attr *attr,
 void fs_defer(void);
 void fs_reply_later(struct fs *fs, fuse_req_t req, fuse_ino_t ino, int r);
 
+// How long the kernel may keep names and attributes.
+unsigned fs_cache_seconds(const struct fs *fs);
 // The entry for a lookup, a listing or a new object.
 void fs_entry(const struct fs *fs, const struct store_attr *attr,
               struct fuse_entry_param *ret_entry);

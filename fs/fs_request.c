@@ -10,6 +10,10 @@
 
 #include "fs/fs_request.h"
 
+// Not in the header of older systems.
+#define OPCODE_TMPFILE 51
+#define OPCODE_STATX   52
+
 #define WRITE_HEADER_BYTES (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
 
 // Everything that is not named here counts as a change: the safe side, for what a later kernel may
@@ -19,7 +23,7 @@ static enum fs_kind kind_of(const struct fuse_in_header *in, const void *arg, si
     switch (in->opcode) {
     case FUSE_FORGET:
     case FUSE_BATCH_FORGET:
-        // Numbers of inodes are never reused and the store keeps no lookup counts: nothing to do.
+        // Numbers of inodes are never reused and the store keeps no lookup counts: fs_forgotten().
     case FUSE_INTERRUPT:
         // Nothing that waits here can be called off: what has been logged cannot be taken back, so
         // an interrupted caller learns the outcome like any other. Without an answer the kernel
@@ -51,6 +55,7 @@ static enum fs_kind kind_of(const struct fuse_in_header *in, const void *arg, si
     case FUSE_IOCTL:
     case FUSE_POLL:
     case FUSE_LSEEK:
+    case OPCODE_STATX:
         return FS_KIND_READS;
     default:
         return FS_KIND_CHANGES;
@@ -74,8 +79,29 @@ bool fs_peek(const void *bytes, size_t len, struct fs_peek *ret_peek)
         peek.payload_bytes = write->size;
         peek.kill_suidgid = write->write_flags & FUSE_WRITE_KILL_SUIDGID;
     }
+    if (in->opcode == OPCODE_TMPFILE)
+        peek.raw = FS_RAW_TMPFILE;
+    else if (in->opcode == OPCODE_STATX)
+        peek.raw = FS_RAW_STATX;
     *ret_peek = peek;
     return true;
+}
+
+void fs_forgotten(const struct fs_request *rq, void (*each)(void *arg, uint64_t ino), void *arg)
+{
+    const struct fuse_in_header *in = (const struct fuse_in_header *)(const void *)rq->bytes;
+    const struct fuse_batch_forget_in *batch = (const void *)(in + 1);
+    size_t left = rq->size - sizeof(*in);
+
+    if (in->opcode == FUSE_FORGET)
+        each(arg, in->nodeid);
+    if (in->opcode != FUSE_BATCH_FORGET || left < sizeof(*batch))
+        return;
+    const struct fuse_forget_one *one = (const void *)(batch + 1);
+    size_t count = AF_MIN((size_t)batch->count, (left - sizeof(*batch)) / sizeof(*one));
+
+    for (size_t i = 0; i < count; i++)
+        each(arg, one[i].nodeid);
 }
 
 struct fs_request *fs_request_new(void)

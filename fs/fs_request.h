@@ -25,11 +25,15 @@ enum fs_kind {
                      // later
 };
 
+// A request that is decoded and answered by fs_raw.c.
+enum fs_raw { FS_RAW_NONE, FS_RAW_TMPFILE, FS_RAW_STATX };
+
 // What the loop must know before libfuse decodes a request.
 struct fs_peek {
     enum fs_kind kind;
     uint32_t payload_bytes; // of a READ or WRITE
-    bool kill_suidgid;      // a WRITE that the kernel leaves it to us to clear set-id bits for
+    enum fs_raw raw;
+    bool kill_suidgid; // a WRITE that the kernel leaves it to us to clear set-id bits for
 };
 
 // False when the bytes are no request.
@@ -55,5 +59,7 @@ struct fs_request *fs_request_new(void);
 // One that is just large enough. NULL: out of memory.
 struct fs_request *fs_request_copy(const struct fs_request *from);
 void fs_request_free(struct fs_request *rq); // NULL ok
+// Calls `each` for every inode that the request says is forgotten; for none if it is no FORGET.
+void fs_forgotten(const struct fs_request *rq, void (*each)(void *arg, uint64_t ino), void *arg);
 
 #endif

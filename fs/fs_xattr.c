@@ -4,8 +4,10 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <linux/limits.h>
 
+#include "base/check.h"
 #include "fs/fs_reply.h"
 
 static bool starts_with(const char *text, const char *prefix)
@@ -13,15 +15,51 @@ static bool starts_with(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
-// system.*: POSIX ACLs, which need FUSE_CAP_POSIX_ACL and inheritance by the daemon; not yet.
+static bool is_acl(const char *name)
+{
+    return starts_with(name, "system.posix_acl_");
+}
+
+// Of system.* there are POSIX ACLs only.
 static int name_check(fuse_ino_t ino, const char *name)
 {
     if (fs_is_control(ino))
         return -EOPNOTSUPP;
     if (!starts_with(name, "user.") && !starts_with(name, "trusted.") &&
-        !starts_with(name, "security."))
+        !starts_with(name, "security.") && !is_acl(name))
         return -EOPNOTSUPP;
+    // A name space alone is no name.
+    return strchr(name, '.')[1] ? 0 : -EINVAL;
+}
+
+// Whoever sets an ACL keeps the set-gid bit when privileged or in the group, as with chmod(2).
+static int may_keep_setgid(struct fs *fs, fuse_req_t req, fuse_ino_t ino, bool *ret_may)
+{
+    const struct fuse_ctx *ctx = fuse_req_ctx(req);
+    gid_t groups[256];
+    struct store_attr attr;
+
+    *ret_may = true;
+    if (ctx->uid == 0)
+        return 0;
+    int r = store_getattr(fs->store, fs_how(), ino, &attr);
+    if (r || !(attr.mode & S_ISGID) || ctx->gid == attr.gid)
+        return r;
+    // Not known, or more than fit: then not.
+    int count = fuse_req_getgroups(req, AF_ARRAY_LEN(groups), groups);
+    *ret_may = false;
+    for (int i = 0; i < count && i < (int)AF_ARRAY_LEN(groups); i++)
+        *ret_may = *ret_may || groups[i] == attr.gid;
     return 0;
+}
+
+static int set_acl(struct fs *fs, fuse_req_t req, fuse_ino_t ino, const char *name,
+                   const char *value, size_t size)
+{
+    bool keep;
+    int r = may_keep_setgid(fs, req, ino, &keep);
+
+    return r ? r : store_set_acl(fs->store, fs_how(), ino, name, value, size, keep);
 }
 
 void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
@@ -32,7 +70,9 @@ void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char
 
     if (r == 0)
         r = fs_refuse(ino);
-    if (r == 0)
+    if (r == 0 && is_acl(name))
+        r = size > 0 ? set_acl(fs, req, ino, name, value, size) : -EINVAL;
+    else if (r == 0)
         r = store_setxattr(fs->store, fs_how(), ino, name, value, size, flags);
     fs_reply_result(req, ino, r);
 }
@@ -44,7 +84,9 @@ void fs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 
     if (r == 0)
         r = fs_refuse(ino);
-    if (r == 0)
+    if (r == 0 && is_acl(name))
+        r = store_set_acl(fs->store, fs_how(), ino, name, NULL, 0, true);
+    else if (r == 0)
         r = store_removexattr(fs->store, fs_how(), ino, name);
     fs_reply_result(req, ino, r);
 }

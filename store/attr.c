@@ -62,11 +62,8 @@ static void change_attrs(struct inode *in, const struct store_attr *attr, unsign
     in->ctime = (set & STORE_SET_CTIME) ? attr->ctime : now;
 }
 
-// The operation that a change of mode or owner is at once. What is being written keeps its times
-// for its own completion, or a crash would leave the old content with the new times.
-static int attributes_commit(struct store *s, struct fault *f, uint64_t ino,
-                             const struct oinode *oi, const struct inode *in, unsigned set,
-                             struct op *op)
+int attributes_draft(struct store *s, struct fault *f, uint64_t ino, const struct oinode *oi,
+                     const struct inode *in, unsigned set, struct op *op)
 {
     struct inode tree;
     int err = inode_get(s, f, ino, &tree);
@@ -80,7 +77,37 @@ static int attributes_commit(struct store *s, struct fault *f, uint64_t ino,
         op->inode.mtime = tree.mtime;
     if (oi && oi->p && !(set & (STORE_SET_ATIME | STORE_SET_ATIME_NOW)))
         op->inode.atime = tree.atime;
-    return op_commit(s, f, op, 0);
+    return 0;
+}
+
+// A change of mode or owner, an operation at once.
+static int attributes_commit(struct store *s, struct fault *f, uint64_t ino,
+                             const struct oinode *oi, const struct inode *in, unsigned set,
+                             struct op *op)
+{
+    uint8_t acl[ACL_BYTES_MAX];
+    int err = attributes_draft(s, f, ino, oi, in, set, op);
+
+    if (err == 0 && (set & STORE_SET_MODE))
+        err = acl_follow_mode(s, f, ino, in->mode, acl, op);
+    return err < 0 ? err : op_commit(s, f, op, 0);
+}
+
+// The same of a new file, which has everything beside the tree.
+static int attributes_pending(struct store *s, struct fault *f, struct oinode *oi,
+                              const struct store_attr *attr, unsigned set, struct timespec now)
+{
+    uint8_t acl[ACL_BYTES_MAX];
+    struct op op = {0};
+    int err = 0;
+
+    if (set & STORE_SET_MODE)
+        err = acl_follow_mode(s, f, oi->ino, attr->mode, acl, &op);
+    if (err == 0 && (op.flags & OP_AND_XATTR))
+        err = xattr_set_pending(s, f, oi, ACL_ACCESS, acl, op.xattr.value_len);
+    if (err == 0)
+        change_attrs(&oi->p->fresh, attr, set, now);
+    return err;
 }
 
 static int setattr_locked(struct store *s, struct fault *f, uint64_t ino,
@@ -103,12 +130,14 @@ static int setattr_locked(struct store *s, struct fault *f, uint64_t ino,
     op_begin(s, &op, OP_ATTRIBUTES);
     change_attrs(&in, attr, set, op.time);
     if (oi && oi->p && oi->p->is_new) {
-        change_attrs(&oi->p->fresh, attr, set, op.time);
+        err = attributes_pending(s, f, oi, attr, set, op.time);
     } else if (!(oi && oi->p && oi->dirty_handles > 0) || (set & owner)) {
         err = attributes_commit(s, f, ino, oi, &in, set, &op);
     }
     if (err < 0)
         return err;
+    if (S_ISDIR(in.mode) && (set & (STORE_SET_MTIME | STORE_SET_MTIME_NOW)))
+        pend_dir_unchanged(s, ino);
     if (oi && oi->p) {
         struct pending *p = oi->p;
 

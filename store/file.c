@@ -74,7 +74,7 @@ static int open_locked(struct store *s, struct fault *f, uint64_t ino, struct st
         return -ENOMEM;
     oi->opens++; // keeps it while the truncation is tried
     file->oi = oi;
-    if ((file->flags & O_TRUNC) && (in.size > 0 || in.blocks > 0)) {
+    if (file->flags & O_TRUNC) { // of an empty file too: its times move
         err = truncate_locked(s, f, oi, 0);
         if (err == 0)
             mark_dirty(file);

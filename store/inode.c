@@ -106,6 +106,22 @@ void inode_put(struct store *s, uint64_t ino, const struct inode *in)
     tree_put(&s->tree, key_make(ino, KIND_INODE, 0), &d, sizeof(d));
 }
 
+static bool later(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
+}
+
+// A new file has changed its directory for readers; in the tree that comes with its completion.
+static void dir_current(struct store *s, uint64_t ino, struct inode *in)
+{
+    const struct pend_dir *d = pend_dir_find(s, ino);
+
+    if (d && later(&d->changed, &in->mtime))
+        in->mtime = d->changed;
+    if (d && later(&d->changed, &in->ctime))
+        in->ctime = d->changed;
+}
+
 int inode_current(struct store *s, struct fault *f, uint64_t ino, struct inode *ret,
                   struct oinode **ret_oi)
 {
@@ -118,6 +134,8 @@ int inode_current(struct store *s, struct fault *f, uint64_t ino, struct inode *
         *ret = p->fresh;
     else
         err = inode_get(s, f, ino, ret);
+    if (err == 0 && S_ISDIR(ret->mode) && !f->in_view)
+        dir_current(s, ino, ret);
     if (err < 0 || !p)
         return err;
     if (p->content) {
@@ -298,6 +316,7 @@ int pend_dir_add(struct store *s, uint64_t dir, uint64_t cookie, struct oinode *
     d->entries[at] = oi;
     d->cookies[at] = cookie;
     d->count++;
+    d->changed = store_now(s);
     return 0;
 }
 
@@ -312,6 +331,14 @@ void pend_dir_remove(struct store *s, uint64_t dir, struct oinode *oi)
     memmove(&d->entries[at], &d->entries[at + 1], (d->count - at) * sizeof(d->entries[0]));
     memmove(&d->cookies[at], &d->cookies[at + 1], (d->count - at) * sizeof(d->cookies[0]));
     pend_dir_free_if_empty(s, d);
+}
+
+void pend_dir_unchanged(struct store *s, uint64_t dir)
+{
+    struct pend_dir *d = pend_dir_find(s, dir);
+
+    if (d)
+        d->changed = (struct timespec){0};
 }
 
 uint8_t mode_to_type(uint32_t mode)

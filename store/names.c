@@ -13,7 +13,7 @@
 #include "base/err.h"
 #include "store/store_internal.h"
 
-static int dir_get(struct store *s, struct fault *f, uint64_t dir, struct inode *ret)
+int dir_get(struct store *s, struct fault *f, uint64_t dir, struct inode *ret)
 {
     int err = inode_get(s, f, dir, ret);
 
@@ -74,10 +74,8 @@ int store_lookup(struct store *s, enum store_how how, uint64_t parent, const cha
 
 // ---- making ----
 
-// What every new name needs: a directory to stand in, a name that is free, an index. *ret_dir: the
-// parent.
-static int new_name(struct store *s, struct fault *f, uint64_t parent, const char *name,
-                    struct inode *ret_dir, size_t *ret_len, uint8_t *ret_index)
+int new_name(struct store *s, struct fault *f, uint64_t parent, const char *name,
+             struct inode *ret_dir, size_t *ret_len, uint8_t *ret_index)
 {
     struct dentry d;
     int err = store_writable(s);
@@ -96,9 +94,8 @@ static int new_name(struct store *s, struct fault *f, uint64_t parent, const cha
     return dentry_free_index(s, f, parent, name, *ret_len, ret_index);
 }
 
-// A new inode of `cred` in directory `dir`.
-static struct inode new_inode(const struct inode *dir, uint64_t ino, uint32_t mode, uint64_t rdev,
-                              const struct store_cred *cred, struct timespec now)
+struct inode new_inode(const struct inode *dir, uint64_t ino, uint32_t mode, uint64_t rdev,
+                       const struct store_cred *cred, struct timespec now)
 {
     struct inode in = {
         .mode = mode & (uint32_t)(S_IFMT | 07777),
@@ -125,6 +122,7 @@ static int make_locked(struct store *s, struct fault *f, uint64_t parent, const 
                        uint32_t mode, uint64_t rdev, const char *target,
                        const struct store_cred *cred, struct store_attr *ret)
 {
+    struct acl_inherited acls;
     struct inode dir;
     struct op op;
     size_t len;
@@ -132,9 +130,13 @@ static int make_locked(struct store *s, struct fault *f, uint64_t parent, const 
     uint8_t index;
     int err = new_name(s, f, parent, name, &dir, &len, &index);
 
+    if (err == 0)
+        err = acl_inherit(s, f, parent, cred->umask, &mode, &acls);
     if (err < 0)
         return err;
     op_begin(s, &op, OP_MAKE);
+    op.xattr_count = (uint16_t)acls.count;
+    memcpy(op.xattrs, acls.x, acls.count * sizeof(acls.x[0]));
     op.parent = parent;
     op.ino = ino_new(s);
     op.name = name;
@@ -252,84 +254,6 @@ int store_readlink(struct store *s, enum store_how how, uint64_t ino, char targe
     return err;
 }
 
-// A new file, open: it is pending, name and all.
-static int create_locked(struct store *s, struct fault *f, uint64_t parent, const char *name,
-                         uint32_t mode, const struct store_cred *cred, struct store_attr *ret,
-                         struct oinode **ret_oi)
-{
-    struct inode dir, in;
-    struct oinode *oi;
-    size_t len;
-    uint8_t index;
-    int err = new_name(s, f, parent, name, &dir, &len, &index);
-
-    if (err == 0)
-        err = numbers_note(s, f);
-    if (err == 0 && s->pending_count >= PENDING_COUNT_MAX)
-        err = -ENFILE;
-    if (err < 0)
-        return err;
-    uint64_t ino = ino_new(s);
-
-    in = new_inode(&dir, ino, (mode & 07777) | S_IFREG, 0, cred, store_now(s));
-    oi = oinode_get(s, ino);
-    if (!oi)
-        return -ENOMEM;
-    char *copy = strdup(name);
-
-    err = copy ? pending_begin(s, oi, &in) : -ENOMEM;
-    if (err == 0) {
-        oi->p->is_new = true;
-        oi->p->fresh = in;
-        err = pend_dir_add(s, parent, name_hash(s, name, len) + index, oi);
-        if (err < 0)
-            pending_drop(s, oi);
-    }
-    if (err < 0) {
-        free(copy);
-        oinode_put(s, oi);
-        return err;
-    }
-    oi->p->name = copy;
-    oi->p->parent = parent;
-    oi->p->index = index;
-    inode_to_attr(ino, &in, ret);
-    *ret_oi = oi;
-    return 0;
-}
-
-int store_create(struct store *s, enum store_how how, uint64_t parent, const char *name,
-                 uint32_t mode, int flags, const struct store_cred *cred,
-                 struct store_attr *ret_attr, struct store_file **ret_file)
-{
-    struct store_file *file = calloc(1, sizeof(*file));
-    struct oinode *oi;
-    struct fault f;
-    int err;
-
-    if (!file)
-        return -ENOMEM;
-    fault_begin(&f);
-    do {
-        store_lock(s);
-        err = create_locked(s, &f, parent, name, mode, cred, ret_attr, &oi);
-        if (err == 0) {
-            file->oi = oi;
-            file->flags = flags;
-            file->dirty_epoch = oi->epoch; // the creation is its first change
-            oi->opens = 1;
-            oi->dirty_handles = 1;
-            s->open_files++;
-        }
-        store_unlock(s);
-    } while (fault_resolve(s, &f, how, &err));
-    if (err < 0)
-        free(file);
-    else
-        *ret_file = file;
-    return err;
-}
-
 // ---- links ----
 
 static int complete_ino(struct store *s, struct fault *f, uint64_t ino)
@@ -358,6 +282,10 @@ static int link_locked(struct store *s, struct fault *f, uint64_t ino, uint64_t 
         return err;
     if (S_ISDIR(in.mode))
         return -EPERM;
+    if (oi && oi->p && oi->p->linkable) {
+        err = tmpfile_link(s, f, oi, parent, name, index);
+        return err < 0 ? err : attr_get(s, f, ino, ret);
+    }
     if (in.nlink == 0 || (oi && (oi->orphan || (oi->p && oi->p->is_new && !oi->p->name))))
         return -ENOENT;
     if (in.nlink >= LINK_COUNT_MAX)
@@ -450,6 +378,23 @@ static void loss_done(struct store *s, uint64_t ino, const struct inode *in, uin
     }
 }
 
+// A name goes that history has never seen: what it knows of it is that the directory has changed.
+static int touch_dir(struct store *s, struct fault *f, uint64_t dir)
+{
+    struct oinode *oi;
+    struct inode in;
+    struct op op;
+    int err = inode_current(s, f, dir, &in, &oi);
+
+    if (err < 0)
+        return err;
+    op_begin(s, &op, OP_ATTRIBUTES);
+    op.ino = dir;
+    op.inode = in;
+    op.inode.mtime = op.inode.ctime = op.time;
+    return op_commit(s, f, &op, 0);
+}
+
 static int unlink_locked(struct store *s, struct fault *f, uint64_t parent, const char *name)
 {
     struct dentry d;
@@ -465,8 +410,10 @@ static int unlink_locked(struct store *s, struct fault *f, uint64_t parent, cons
     if (err < 0)
         return err;
     if (d.fresh) {
-        drop_fresh_name(s, d.fresh);
-        return 0;
+        err = touch_dir(s, f, parent);
+        if (err == 0)
+            drop_fresh_name(s, d.fresh);
+        return err;
     }
     err = inode_get(s, f, d.ino, &in);
     if (err < 0)

@@ -183,6 +183,8 @@ void op_encode(const struct op *op, struct buf *out)
     case OP_REMOVE_XATTR:
         buf_put_u64(out, op->ino);
         put_name(out, op->name, op->name_len);
+        if (op->flags & OP_AND_INODE)
+            put_inode(out, &op->inode);
         break;
     case OP_STAGE:
         buf_put_u64(out, op->ino);
@@ -434,6 +436,8 @@ static int get_fields(struct reader *r, struct op *op)
     case OP_REMOVE_XATTR:
         op->ino = get_ino(r);
         get_name(r, &op->name, &op->name_len);
+        if (op->flags & OP_AND_INODE)
+            get_inode(r, &op->inode);
         return 0;
     case OP_STAGE:
         op->ino = get_ino(r);

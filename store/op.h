@@ -43,7 +43,7 @@ enum {                     // flags
     OP_CONTENT_ORPHAN = 2, // unlink, rename: its content goes to the orphan list
     OP_EXCHANGE = 4,       // rename
     OP_AND_XATTR = 1,      // attributes: an xattr changes with them
-    OP_AND_INODE = 1,      // set xattr: attributes change with it
+    OP_AND_INODE = 1,      // set xattr, remove xattr: attributes change with it
 };
 
 enum content_mode {

@@ -487,7 +487,10 @@ void op_apply(struct store *s, const struct op *op, uint64_t lsn)
         break;
     case OP_REMOVE_XATTR:
         xattr_delete(s, op->ino, op->name, op->name_len);
-        touch_ctime(s, op, lsn);
+        if (op->flags & OP_AND_INODE)
+            apply_attributes(s, op, lsn);
+        else
+            touch_ctime(s, op, lsn);
         break;
     case OP_STAGE:
         apply_stage(s, op, lsn);

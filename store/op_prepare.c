@@ -470,7 +470,7 @@ static int prepare_kind(struct store *s, struct fault *f, struct need *n, const 
 }
 
 // Operations that give space back, and completions of what was admitted at write, may use the
-// reserve.
+// reserve; attributes of directories too, since the unlink of a new file changes them.
 static bool urgent(const struct store *s, const struct op *op)
 {
     switch (op->kind) {
@@ -482,10 +482,11 @@ static bool urgent(const struct store *s, const struct op *op)
     case OP_REAP:
     case OP_NUMBERS:
         return true;
+    case OP_ATTRIBUTES:
+        return s->replaying || S_ISDIR(op->inode.mode);
     case OP_MAKE:
     case OP_LINK:
     case OP_RENAME:
-    case OP_ATTRIBUTES:
     case OP_SET_XATTR:
         break;
     }

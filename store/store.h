@@ -41,9 +41,11 @@ struct store_attr {
     struct timespec atime, mtime, ctime, btime;
 };
 
-// Who asks: owner of new objects.
+// Who asks: owner of new objects; umask: bits of the mode that a new object does not get, unless
+// its directory has a default ACL.
 struct store_cred {
     uint32_t uid, gid;
+    uint32_t umask;
 };
 
 enum {
@@ -82,6 +84,7 @@ int store_symlink(struct store *s, enum store_how how, uint64_t parent, const ch
 // `target` gets a string of at most 4095 bytes with its zero.
 int store_readlink(struct store *s, enum store_how how, uint64_t ino,
                    char target[4096]) AF_NODISCARD;
+// A file made by store_tmpfile() gets its name here, with all its content, in one operation.
 int store_link(struct store *s, enum store_how how, uint64_t ino, uint64_t parent, const char *name,
                struct store_attr *ret_attr) AF_NODISCARD;
 int store_unlink(struct store *s, enum store_how how, uint64_t parent,
@@ -109,6 +112,11 @@ int store_readdir(struct store *s, enum store_how how, uint64_t ino, uint64_t co
 int store_create(struct store *s, enum store_how how, uint64_t parent, const char *name,
                  uint32_t mode, int flags, const struct store_cred *cred,
                  struct store_attr *ret_attr, struct store_file **ret_file) AF_NODISCARD;
+// A new file without a name (O_TMPFILE) in directory `parent`, which gives it group and ACL. With
+// O_EXCL it can never be linked. Nothing of it survives a crash before store_link().
+int store_tmpfile(struct store *s, enum store_how how, uint64_t parent, uint32_t mode, int flags,
+                  const struct store_cred *cred, struct store_attr *ret_attr,
+                  struct store_file **ret_file) AF_NODISCARD;
 // O_TRUNC truncates (pending, as a write). Plain files only: others -EINVAL.
 int store_open(struct store *s, enum store_how how, uint64_t ino, int flags,
                struct store_file **ret_file) AF_NODISCARD;
@@ -157,6 +165,12 @@ int store_setxattr(struct store *s, enum store_how how, uint64_t ino, const char
                    const void *value, size_t size, int flags) AF_NODISCARD;
 int store_removexattr(struct store *s, enum store_how how, uint64_t ino,
                       const char *name) AF_NODISCARD;
+// Sets (size 0: removes, also when there is none) the access or default ACL, by the name of its
+// xattr, in the kernel's form. The mode follows an access ACL in the same operation; one that says
+// no more than a mode is not kept. `keep_setgid`: the caller may keep the set-gid bit. -EINVAL for
+// what is no ACL, -E2BIG above 127 entries, -EACCES for a default ACL of what is no directory.
+int store_set_acl(struct store *s, enum store_how how, uint64_t ino, const char *name,
+                  const void *acl, size_t size, bool keep_setgid) AF_NODISCARD;
 
 // ---- snapshots: the whole tree at a moment, under a name ----
 //

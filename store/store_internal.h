@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 #include "base/lock.h"
+#include "store/acl.h"
 #include "store/btree.h"
 #include "store/cache.h"
 #include "store/damage.h"
@@ -52,6 +53,7 @@ struct pending {
     bool content; // content or size was touched
     bool times;   // mtime/ctime (and atime when set) below override the tree's
     bool kill_suidgid;
+    bool linkable; // is_new: made without a name, and may get one
     bool
         append_only; // written solely through O_APPEND handles, never truncated: C4's timer applies
     uint64_t since_ms;  // first change
@@ -101,6 +103,7 @@ struct pend_dir {
     struct oinode **entries;
     uint64_t *cookies;
     size_t count, cap;
+    struct timespec changed; // when the last one came; readers see it as the directory's times
 };
 
 struct reap {
@@ -191,7 +194,8 @@ void inode_encode(const struct inode *in, struct inode_disk *d);
 int inode_decode(const void *bytes, size_t len, struct inode *ret);               // validates
 int inode_get(struct store *s, struct fault *f, uint64_t ino, struct inode *ret); // from the tree
 void inode_put(struct store *s, uint64_t ino, const struct inode *in);
-// As readers see it: pending attributes over the tree's. *ret_oi may be NULL after it.
+// As readers see it: pending attributes over the tree's, and names that are not in it yet. *ret_oi
+// may be NULL after it.
 int inode_current(struct store *s, struct fault *f, uint64_t ino, struct inode *ret,
                   struct oinode **ret_oi);
 void inode_to_attr(uint64_t ino, const struct inode *in, struct store_attr *ret);
@@ -233,6 +237,8 @@ struct pend_dir *pend_dir_find(struct store *s, uint64_t dir);
 size_t pend_dir_position(const struct pend_dir *d, uint64_t cookie);
 int pend_dir_add(struct store *s, uint64_t dir, uint64_t cookie, struct oinode *oi); // -ENOMEM
 void pend_dir_remove(struct store *s, uint64_t dir, struct oinode *oi);
+// The directory's times have been set: they count, and not those of its new names.
+void pend_dir_unchanged(struct store *s, uint64_t dir);
 
 // ---- content.c: extents and inline content in the tree ----
 
@@ -315,6 +321,58 @@ void pending_touch(struct store *s, struct oinode *oi);
 
 // Completes oi's pending content as one operation. 0 also when there is nothing to complete.
 int complete(struct store *s, struct fault *f, struct oinode *oi);
+
+// ---- names.c ----
+
+// The inode of a directory; -ENOTDIR when it is none.
+int dir_get(struct store *s, struct fault *f, uint64_t dir, struct inode *ret);
+// What every new name needs: a directory to stand in, a name that is free, an index. *ret_dir: the
+// parent.
+int new_name(struct store *s, struct fault *f, uint64_t parent, const char *name,
+             struct inode *ret_dir, size_t *ret_len, uint8_t *ret_index);
+// A new inode of `cred` in directory `dir`.
+struct inode new_inode(const struct inode *dir, uint64_t ino, uint32_t mode, uint64_t rdev,
+                       const struct store_cred *cred, struct timespec now);
+
+// ---- create.c ----
+
+// Gives a file without a name the one that was found free, and completes it.
+int tmpfile_link(struct store *s, struct fault *f, struct oinode *oi, uint64_t parent,
+                 const char *name, uint8_t index);
+
+// ---- xattr.c ----
+
+int xattr_get_locked(struct store *s, struct fault *f, uint64_t ino, const char *name, void *value,
+                     size_t size, size_t *ret_size); // as store_getxattr()
+// Of a new file, in its pending content.
+int xattr_set_pending(struct store *s, struct fault *f, struct oinode *oi, const char *name,
+                      const void *value, size_t size);
+void xattr_remove_pending(struct store *s, struct oinode *oi, const char *name); // it is there
+
+// ---- acl_change.c ----
+
+// *ret_size 0: there is none.
+int acl_get(struct store *s, struct fault *f, uint64_t ino, const char *name,
+            uint8_t acl[ACL_BYTES_MAX], size_t *ret_size);
+// What a new object in `dir` gets: *mode less the umask, or less what the default ACL denies, and
+// ACLs.
+struct acl_inherited {
+    struct op_xattr x[2];
+    uint8_t bytes[2][ACL_BYTES_MAX];
+    unsigned count;
+};
+int acl_inherit(struct store *s, struct fault *f, uint64_t dir, uint32_t umask, uint32_t *mode,
+                struct acl_inherited *ret);
+// The access ACL, if there is one, follows a new mode by the same operation; `acl` holds it.
+int acl_follow_mode(struct store *s, struct fault *f, uint64_t ino, uint32_t mode,
+                    uint8_t acl[ACL_BYTES_MAX], struct op *op);
+
+// ---- attr.c ----
+
+// What an operation that changes attributes says of them: `in`, but what is being written keeps its
+// times for its own completion, or a crash would leave the old content with the new times.
+int attributes_draft(struct store *s, struct fault *f, uint64_t ino, const struct oinode *oi,
+                     const struct inode *in, unsigned set, struct op *op);
 
 // ---- background.c ----
 

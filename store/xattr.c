@@ -219,8 +219,8 @@ static int copy_value(struct store *s, struct fault *f, const struct xattr_item 
     return 0;
 }
 
-static int getxattr_locked(struct store *s, struct fault *f, uint64_t ino, const char *name,
-                           void *value, size_t size, size_t *ret_size)
+int xattr_get_locked(struct store *s, struct fault *f, uint64_t ino, const char *name, void *value,
+                     size_t size, size_t *ret_size)
 {
     struct oinode *oi = f->in_view ? NULL : oinode_find(s, ino);
     size_t len = strlen(name);
@@ -265,7 +265,7 @@ int store_getxattr(struct store *s, enum store_how how, uint64_t ino, const char
         store_lock(s);
         err = view_enter(s, &f, ino, &number);
         if (err == 0)
-            err = getxattr_locked(s, &f, number, name, value, size, ret_size);
+            err = xattr_get_locked(s, &f, number, name, value, size, ret_size);
         store_unlock(s);
     } while (fault_resolve(s, &f, how, &err));
     return err;
@@ -341,10 +341,11 @@ int store_listxattr(struct store *s, enum store_how how, uint64_t ino, char *nam
 
 // A new file keeps them in its pending content; they go into the record of its first completion.
 // What one record can hold bounds them.
-static int set_pending(struct store *s, struct fault *f, struct oinode *oi, const char *name,
-                       size_t len, const void *value, size_t size)
+int xattr_set_pending(struct store *s, struct fault *f, struct oinode *oi, const char *name,
+                      const void *value, size_t size)
 {
     struct pending *p = oi->p;
+    size_t len = strlen(name);
     struct pend_xattr **at = &p->xattrs, *old = pend_xattr_find(p, name, len);
     size_t blocks = size > INLINE_BYTES_MAX ? BLOCKS_OF(size) : 0, total = size;
 
@@ -412,7 +413,7 @@ static int setxattr_locked(struct store *s, struct fault *f, uint64_t ino, const
 
     if (err < 0)
         return err;
-    have = getxattr_locked(s, f, ino, name, NULL, 0, &got);
+    have = xattr_get_locked(s, f, ino, name, NULL, 0, &got);
     if (have < 0 && have != -ENODATA)
         return have;
     if (have == 0 && (flags & XATTR_CREATE))
@@ -420,7 +421,7 @@ static int setxattr_locked(struct store *s, struct fault *f, uint64_t ino, const
     if (have == -ENODATA && (flags & XATTR_REPLACE))
         return -ENODATA;
     if (oi && oi->p && oi->p->is_new)
-        return set_pending(s, f, oi, name, strlen(name), value, size);
+        return xattr_set_pending(s, f, oi, name, value, size);
     op_begin(s, &op, OP_SET_XATTR);
     op.ino = ino;
     op.xattr = (struct op_xattr){
@@ -455,6 +456,22 @@ int store_setxattr(struct store *s, enum store_how how, uint64_t ino, const char
     return err;
 }
 
+void xattr_remove_pending(struct store *s, struct oinode *oi, const char *name)
+{
+    struct pending *p = oi->p;
+    struct pend_xattr *x = pend_xattr_find(p, name, strlen(name)), **at = &p->xattrs;
+    size_t blocks = x->value_len > INLINE_BYTES_MAX ? BLOCKS_OF(x->value_len) : 0;
+
+    while (*at != x)
+        at = &(*at)->next;
+    *at = x->next;
+    p->xattr_count--;
+    p->xattr_blocks -= blocks;
+    space_unreserve(s->space, blocks);
+    free(x);
+    p->fresh.ctime = p->ctime = store_now(s);
+}
+
 static int removexattr_locked(struct store *s, struct fault *f, uint64_t ino, const char *name)
 {
     struct oinode *oi = oinode_find(s, ino);
@@ -463,21 +480,11 @@ static int removexattr_locked(struct store *s, struct fault *f, uint64_t ino, co
     int err = store_writable(s);
 
     if (err == 0)
-        err = getxattr_locked(s, f, ino, name, NULL, 0, &got);
+        err = xattr_get_locked(s, f, ino, name, NULL, 0, &got);
     if (err < 0)
         return err;
     if (oi && oi->p && oi->p->is_new) {
-        struct pend_xattr *x = pend_xattr_find(oi->p, name, strlen(name)), **at = &oi->p->xattrs;
-        size_t blocks = x->value_len > INLINE_BYTES_MAX ? BLOCKS_OF(x->value_len) : 0;
-
-        while (*at != x)
-            at = &(*at)->next;
-        *at = x->next;
-        oi->p->xattr_count--;
-        oi->p->xattr_blocks -= blocks;
-        space_unreserve(s->space, blocks);
-        free(x);
-        oi->p->fresh.ctime = oi->p->ctime = store_now(s);
+        xattr_remove_pending(s, oi, name);
         return 0;
     }
     op_begin(s, &op, OP_REMOVE_XATTR);

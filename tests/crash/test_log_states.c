@@ -359,7 +359,7 @@ static uint64_t tree_hash(struct fixture *fx)
 
 static void make_dir(struct fixture *fx, const char *name)
 {
-    const struct store_cred cred = {1, 2};
+    const struct store_cred cred = {.uid = 1, .gid = 2};
     struct store_attr attr;
 
     assert_int_equal(store_mknod(fx->store, STORE_BLOCK, 1, name, S_IFDIR | 0755, 0, &cred, &attr),
@@ -444,7 +444,7 @@ static void note_done(struct wal_waiter *w, int result)
 static void put_file(struct fixture *fx, unsigned i, struct wal_waiter *w)
 {
     static uint8_t bytes[60000];
-    const struct store_cred cred = {1, 2};
+    const struct store_cred cred = {.uid = 1, .gid = 2};
     struct store_file *file;
     struct store_attr attr;
     char name[32];

@@ -160,10 +160,33 @@ uint64_t model_size(const struct model_inode *in)
     return in->p.active && in->p.content ? in->p.size : in->attr.size;
 }
 
+static bool later(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
+}
+
+// Readers see a directory change when a new file comes.
+static void with_new_names(const struct model_inode *dir, struct store_attr *ret)
+{
+    bool some = false;
+
+    for (size_t k = 0; k < dir->name_count; k++) {
+        const struct model_inode *in = dir->names[k].inode;
+
+        some = some || (in->p.active && in->p.is_new && in->p.named);
+    }
+    if (some && later(&dir->names_changed, &ret->mtime))
+        ret->mtime = dir->names_changed;
+    if (some && later(&dir->names_changed, &ret->ctime))
+        ret->ctime = dir->names_changed;
+}
+
 void model_attr(const struct model_inode *in, struct store_attr *ret)
 {
     *ret = in->attr;
     ret->size = model_size(in);
+    if (S_ISDIR(in->attr.mode))
+        with_new_names(in, ret);
     if (!in->p.active)
         return;
     if (in->p.times) {

@@ -62,6 +62,7 @@ struct model_inode {
     uint64_t parent; // directories
     struct model_name *names;
     size_t name_count, name_cap;
+    struct timespec names_changed; // a new file came, whose name is not in history yet
     unsigned opens, dirty_handles;
     uint64_t epoch; // rises with each completion
     char *line;     // in history

@@ -219,6 +219,7 @@ int model_create(struct model *m, uint64_t parent, const char *name, uint32_t mo
     in->opens = 1;
     in->dirty_handles = 1;
     model_name_add(dir, name, in);
+    dir->names_changed = m->now;
     *ret_file = (struct model_file){.ino = ino, .flags = flags, .dirty_epoch = in->epoch};
     return 0;
 }
@@ -337,7 +338,9 @@ int model_unlink(struct model *m, uint64_t parent, const char *name)
     struct model_inode *in = n->inode;
 
     if (in->p.active && in->p.is_new) {
+        dir_changed(m, dir, 0); // readers saw it come, and history sees that something has changed
         drop_fresh_name(m, dir, name, in);
+        model_push(m);
         return 0;
     }
     if (S_ISDIR(in->attr.mode))
@@ -518,7 +521,7 @@ int model_open(struct model *m, uint64_t ino, int flags, struct model_file *ret_
         return -EINVAL;
     *ret_file = (struct model_file){.ino = ino, .flags = flags};
     in->opens++;
-    if ((flags & O_TRUNC) && model_size(in) > 0) {
+    if (flags & O_TRUNC) {
         truncate_bytes(m, in, 0);
         mark_dirty(in, ret_file);
     }
@@ -684,6 +687,8 @@ int model_setattr(struct model *m, uint64_t ino, struct model_file *file,
         set_in_history(m, in, &now, set);
     if (in->p.active)
         set_pending(in, &now, set);
+    if (set & (STORE_SET_MTIME | STORE_SET_MTIME_NOW))
+        in->names_changed = (struct timespec){0};
     return 0;
 }
 

@@ -52,8 +52,11 @@ for ((round = 1; round <= rounds; round++)); do
     start "${with[@]}"
     run_writers all
     sleep_ms $((200 + RANDOM % 2000))
-    crash
+    # The writers end first: without the mount, their paths would lead into the empty directory below it.
+    kill -KILL "$DAEMON" || fail "the daemon $DAEMON had ended by itself"
     wait $WRITERS || fail "a writer failed (seed $SEED)"
+    wait_for 20 gone "$DAEMON" || fail "the daemon $DAEMON does not die"
+    umount -l "$MNT"
     [ $((RANDOM % 2)) -eq 0 ] && check_store
     ((round % 2)) || kill_in_recovery "${with[@]}"
     # shellcheck disable=SC2206
