@@ -41,6 +41,7 @@ static void matrix(uint64_t seed, unsigned percent, bool lazy, bool timer)
     w.durable = 12;
     w.names = 24;
     w.bytes_max = UINT64_C(3) << 20;
+    w.with_snapshots = seed % 3 != 0;
     if (timer)
         w.fx.options.commit_open_ms = w.m.commit_open_ms = 3000;
     sim_set_lazy(w.fx.sim, lazy);

@@ -147,6 +147,14 @@ static void compare_state(struct crashes *c, const struct place *at, struct cano
         model_explain(m, found, at->from, at->to, stderr);
 }
 
+static void compare_snapshots(struct crashes *c, const struct place *at, struct fixture *fx)
+{
+    char why[200];
+
+    if (!world_snapshots_check(c->w, fx->store, why, sizeof(why)))
+        violation(c, at, "%s", why);
+}
+
 // `sim` is a disk after a crash. Recovers, compares, verifies, recovers again.
 static void try_outcome(struct crashes *c, const struct place *at, struct sim *sim)
 {
@@ -159,6 +167,7 @@ static void try_outcome(struct crashes *c, const struct place *at, struct sim *s
         check_image(c, at, sim, "of the crashed image");
     if (open_outcome(c, at, &fx, "first") && read_tree(c, at, &fx, &first)) {
         compare_state(c, at, &first);
+        compare_snapshots(c, at, &fx);
         if (whole) {
             fixture_leave(&fx);
             crash_disk(fx.sim, CRASH_DROP_ALL, 0);

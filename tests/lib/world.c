@@ -150,6 +150,14 @@ static void check_numbers(struct world *w)
         world_fail(w, "the store has failed: %s, %zu damages", st.failed_what, st.damage_count);
 }
 
+static void check_snapshots(struct world *w)
+{
+    char why[200];
+
+    if (!world_snapshots_check(w, w->fx.store, why, sizeof(why)))
+        world_fail(w, "%s", why);
+}
+
 void world_compare(struct world *w)
 {
     struct canon seen = {0}, expected = {0};
@@ -165,6 +173,8 @@ void world_compare(struct world *w)
     canon_free(&expected);
     if (!w->failed)
         check_numbers(w);
+    if (!w->failed)
+        check_snapshots(w);
 }
 
 // ---- life ----
@@ -281,6 +291,8 @@ void world_recover(struct world *w)
             world_fail(w, "cannot load the recovered tree: %s", where);
     }
     canon_free(&found);
+    if (!w->failed)
+        world_snapshots_recovered(w);
 }
 
 void world_settle(struct world *w)

@@ -14,6 +14,7 @@
 
 #define WORLD_HANDLES    12
 #define WORLD_ACKS       8
+#define WORLD_SNAPSHOTS  3
 #define WORLD_NAME_BYTES 300
 
 struct world;
@@ -21,6 +22,13 @@ struct world;
 struct world_handle {
     struct store_file *file; // NULL: free
     struct model_file model;
+};
+
+struct world_snapshot {
+    char name[16];
+    uint64_t hash;  // of the state of history that it holds
+    bool there;     // after the last call
+    bool unsettled; // that call made or deleted it: a crash in it may leave either
 };
 
 struct world_ack { // an fsync that has not been answered
@@ -37,6 +45,9 @@ struct world {
     uint64_t seed, step;
     struct world_handle handles[WORLD_HANDLES];
     struct world_ack acks[WORLD_ACKS];
+    bool with_snapshots; // some are taken and deleted
+    struct world_snapshot snapshots[WORLD_SNAPSHOTS + 1];
+    unsigned snapshot_count, snapshots_taken;
     uint64_t stale;     // inode number of a directory that is gone
     unsigned names;     // how many different ones are used; more make a larger tree
     uint64_t bytes_max; // of all files, above which only small writes are made
@@ -97,6 +108,15 @@ void world_acknowledge(struct world *w, size_t state);
 void world_new_inode(struct world *w, uint64_t ino); // checks its number
 void world_random_call(struct world *w);
 void world_checkpoint(struct world *w);
+// One is taken or deleted.
+void world_snapshot_call(struct world *w);
+// Whether the open `store`, after a crash or without one, has the snapshots that it must have, with
+// what they must hold.
+bool world_snapshots_check(const struct world *w, struct store *store, char *why, size_t size);
+// After a recovery: the same, and what the last call did to them is looked up.
+void world_snapshots_recovered(struct world *w);
+// What the last call did to them counts as done.
+void world_snapshots_settle(struct world *w);
 void world_tick(struct world *w);
 // One file of many extents, made durable: it is spilled and staged.
 void world_scatter(struct world *w);

@@ -3,6 +3,7 @@
 #ifndef AF_TESTS_WORLD_INTERNAL_H
 #define AF_TESTS_WORLD_INTERNAL_H
 
+#include "tests/lib/canon.h"
 #include "tests/lib/world.h"
 
 #define WRITE_BYTES_MAX (300u << 10)

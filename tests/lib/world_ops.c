@@ -196,6 +196,11 @@ void world_random_call(struct world *w)
     size_t body = wal_body_max(engine_wal(w->fx.engine));
     unsigned total = 0, dice;
 
+    if (w->with_snapshots && rng_below(&w->r, 40) == 0) {
+        world_snapshot_call(w);
+        return;
+    }
+    world_snapshots_settle(w);
     w->m.xattr_room = 2 * AF_MIN((size_t)65536, body / 4);
     if (rng_chance(&w->r, w->durable)) {
         dice = (unsigned)rng_below(&w->r, weight_of(world_durable_choices));

@@ -84,6 +84,7 @@ static void run(uint64_t seed, uint64_t ops)
     w.names = (unsigned)(rng_chance(&w.r, 30) ? 120 : 8 + rng_below(&w.r, 40));
     w.durable = (unsigned)rng_below(&w.r, 25);
     w.clock_jumps = rng_chance(&w.r, 50);
+    w.with_snapshots = rng_chance(&w.r, 50);
     sim_set_lazy(w.fx.sim, rng_chance(&w.r, 50));
     if (!w.failed && rng_chance(&w.r, 30)) {
         world_close(&w);
