@@ -38,7 +38,6 @@ static struct scene *scene_begin(void)
     world_init(&s->w, seed);
     s->w.durable = 10;
     s->w.bytes_max = UINT64_C(2) << 20;
-    s->w.with_snapshots = true;
     crashes_init(&s->c, &s->w, seed);
     s->c.percent = 1;
     s->c.verify_percent = 20;
