@@ -25,7 +25,7 @@ enum { TORTURE_NONE_LOST = 0, TORTURE_LOSS = 1, TORTURE_CANNOT_RUN = 2 };
 
 #define WRITERS_MAX 64
 #define CHECK_EVERY 4
-#define CUT_MS_MAX  1200
+#define CUT_MS      1200
 #define END_WAIT_MS 30000
 
 struct torture {
@@ -33,8 +33,8 @@ struct torture {
     struct torture_mount mount;
     struct torture_writer writers[WRITERS_MAX];
     pid_t pids[WRITERS_MAX];
-    uint64_t writer_count, rounds, seconds, seed, rng;
-    uint64_t round, cuts, checks, acknowledged, indeterminate, losses;
+    uint64_t writer_count, rounds, seconds, seed, cut_ms, rng;
+    uint64_t round, cuts, checks, acknowledged, indeterminate, refused, losses;
     char journal[PATH_MAX];
     bool own_journal;
     char work[PATH_MAX]; // the directory in the mount
@@ -91,6 +91,26 @@ static int start_writer(struct torture *t, unsigned i)
     return pid < 0 ? -errno : 0;
 }
 
+// Nothing but the cut ends a writer. Returns the number of one that has ended, or -1.
+static int ended_early(const struct torture *t)
+{
+    for (unsigned i = 0; i < t->writer_count; i++) {
+        siginfo_t info = {0};
+        if (t->pids[i] &&
+            waitid(P_PID, (id_t)t->pids[i], &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid)
+            return (int)i;
+    }
+    return -1;
+}
+
+static bool is_cut(const struct torture *t, int err)
+{
+    if (err == ENOTCONN || err == ECONNABORTED || err == EINTR)
+        return true;
+    // A cut command may let the disk fail before it kills.
+    return t->mount.cut_command && (err == EIO || err == EROFS);
+}
+
 // Returns the number of a writer that has ended by another error than the cut, or -1.
 static int end_writers(struct torture *t, int *ret_errno)
 {
@@ -105,7 +125,7 @@ static int end_writers(struct torture *t, int *ret_errno)
             sleep_ms(2);
         }
         int err = WIFEXITED(status) ? WEXITSTATUS(status) : ETIMEDOUT;
-        if (t->pids[i] && err != ENOTCONN && err != ECONNABORTED && err != EINTR) {
+        if (t->pids[i] && !is_cut(t, err)) {
             bad = (int)i;
             *ret_errno = err;
         }
@@ -148,6 +168,7 @@ static void verify(struct torture *t)
             loss(t, found.text);
         t->acknowledged += found.acknowledged;
         t->indeterminate += found.indeterminate;
+        t->refused += found.refused;
     }
 }
 
@@ -170,8 +191,8 @@ static bool mount_again(struct torture *t)
 static bool run_round(struct torture *t)
 {
     bool idle = torture_random(&t->rng) % 8 == 0; // a cut right after a recovery
-    uint64_t ms = torture_random(&t->rng) % CUT_MS_MAX;
-    int err = 0, writer_errno = 0, bad;
+    uint64_t ms = torture_random(&t->rng) % t->cut_ms;
+    int err = 0, writer_errno = 0;
 
     if (torture_random(&t->rng) % 4 == 0)
         ms /= 20;
@@ -183,13 +204,17 @@ static bool run_round(struct torture *t)
         }
     }
     sleep_ms(idle ? ms / 20 : ms);
-    bool killed = torture_mount_cut(&t->mount);
-    bad = end_writers(t, &writer_errno);
+    int bad = ended_early(t);
+    enum torture_cut cut = torture_mount_cut(&t->mount);
+    int ended = end_writers(t, &writer_errno);
+    bad = bad >= 0 ? bad : ended;
     torture_mount_detach(&t->mount);
-    if (err)
+    if (cut == TORTURE_CUT_COMMAND_FAILED)
+        cmd_error(t->command, "the cut command failed");
+    if (err || cut == TORTURE_CUT_COMMAND_FAILED)
         return false;
     t->cuts++;
-    if (!killed)
+    if (cut == TORTURE_CUT_ENDED_BY_ITSELF)
         loss(t, "the daemon had ended by itself before the cut");
     if (bad >= 0)
         cmd_error(t->command, "writer %d ended before the cut: %s", bad, strerror(writer_errno));
@@ -290,8 +315,9 @@ static int torture(struct torture *t)
     if (!err && go_on && check_image(t))
         err = EIO;
     printf("rounds %" PRIu64 ", cuts %" PRIu64 ", acknowledged %" PRIu64 ", indeterminate %" PRIu64
-           ", checks %" PRIu64 ", losses %" PRIu64 "; seed %" PRIu64 "\n",
-           t->round, t->cuts, t->acknowledged, t->indeterminate, t->checks, t->losses, t->seed);
+           ", refused %" PRIu64 ", checks %" PRIu64 ", losses %" PRIu64 "; seed %" PRIu64 "\n",
+           t->round, t->cuts, t->acknowledged, t->indeterminate, t->refused, t->checks, t->losses,
+           t->seed);
     if (t->losses) {
         printf("the journals are kept in '%s'\n", t->journal);
         return TORTURE_LOSS;
@@ -328,11 +354,13 @@ static int run(const struct command *command, int argc, char **argv)
 {
     static struct torture t;
     const char *rounds = NULL, *seconds = NULL, *writers = NULL, *seed = NULL, *journal = NULL;
+    const char *cut_ms = NULL;
     const char *paths[2];
     const struct cmd_option options[] = {
         {"rounds", NULL, &rounds},   {"seconds", NULL, &seconds},
         {"writers", NULL, &writers}, {"seed", NULL, &seed},
         {"journal", NULL, &journal}, {"mount-command", NULL, &t.mount.mount_command},
+        {"cut-ms", NULL, &cut_ms},   {"cut-command", NULL, &t.mount.cut_command},
     };
 
     int code = cmd_parse(command, argc, argv, options, AF_ARRAY_LEN(options), paths, 2);
@@ -342,14 +370,17 @@ static int run(const struct command *command, int argc, char **argv)
     t.mount.store = paths[0];
     t.mount.mountpoint = paths[1];
     t.writer_count = 4;
+    t.cut_ms = CUT_MS;
     t.seed = ticks_ms() ^ (uint64_t)getpid();
     if (!take_number(command, "rounds", rounds, UINT32_MAX, &t.rounds) ||
         !take_number(command, "seconds", seconds, UINT32_MAX, &t.seconds) ||
         !take_number(command, "writers", writers, WRITERS_MAX, &t.writer_count) ||
+        !take_number(command, "cut-ms", cut_ms, UINT32_MAX, &t.cut_ms) ||
         !take_number(command, "seed", seed, UINT64_MAX, &t.seed))
         return TORTURE_CANNOT_RUN;
     if (!rounds && !seconds)
         t.rounds = 10;
+    t.cut_ms += t.cut_ms == 0;
     t.rng = t.seed;
     int err = torture_mount_init();
     if (!err)
@@ -369,8 +400,8 @@ static int run(const struct command *command, int argc, char **argv)
 
 const struct command cmd_torture = {
     .name = "torture",
-    .usage = "[--rounds N] [--seconds S] [--writers N] [--seed X] [--journal DIR] "
-             "[--mount-command CMD] STORE MOUNTPOINT",
+    .usage = "[--rounds N] [--seconds S] [--writers N] [--cut-ms N] [--seed X] [--journal DIR] "
+             "[--mount-command CMD] [--cut-command CMD] STORE MOUNTPOINT",
     .summary = "kill the daemon under load again and again, and see that nothing is lost",
     .help =
         "Mounts the store (a new one is made where none is) and, in each round, lets parallel writers\n"
@@ -382,9 +413,12 @@ const struct command cmd_torture = {
         "  --rounds N           end after N rounds (10 unless --seconds is given)\n"
         "  --seconds S          end after S seconds\n"
         "  --writers N          parallel writers, 4 unless given\n"
+        "  --cut-ms N           the longest time until a cut, 1200 unless given\n"
         "  --seed X             repeat the choices of an earlier run\n"
         "  --journal DIR        where writers note what was acknowledged; not in the mount\n"
         "  --mount-command CMD  mounts instead of aerofs-mount; for the shell, gets STORE MOUNTPOINT\n"
+        "  --cut-command CMD    makes the cut before SIGKILL does, for instance fails the disk; for the\n"
+        "                       shell, gets PID STORE MOUNTPOINT\n"
         "  --help               print this\n"
         "  --version            print the version\n"
         "\n"

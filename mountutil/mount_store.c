@@ -327,11 +327,15 @@ static bool holder_is_dead(pid_t pid)
 static void write_holder(int fd, const char *state)
 {
     char text[32];
+    struct stat st;
     int n = snprintf(text, sizeof(text), "%d%s\n", (int)getpid(), state);
 
-    // Failing changes nothing. Never empty in between, for those who read it.
-    if (pwrite(fd, text, (size_t)n, 0) == n)
-        (void)!ftruncate(fd, n);
+    // In place, so that a full disk takes it too: the block is there, and durable, since the first
+    // time; never empty in between, for those who
+    // read it. Failing changes nothing.
+    bool first = fstat(fd, &st) == 0 && st.st_size == 0;
+    if (pwrite(fd, text, (size_t)n, 0) == n && ftruncate(fd, n) == 0 && first)
+        (void)fdatasync(fd);
 }
 
 // Somebody may have removed the file while we waited for its lock; then the lock protects nothing.

@@ -44,7 +44,8 @@ struct torture_event {
     uint32_t sync; // an fsync that acknowledges follows
 };
 
-enum torture_mark { TORTURE_INTENT = 1, TORTURE_ACK = 2 };
+// REFUSED (the disk is full) and FAILED follow their INTENT at once: the event has not happened.
+enum torture_mark { TORTURE_INTENT = 1, TORTURE_ACK = 2, TORTURE_REFUSED = 3, TORTURE_FAILED = 4 };
 
 // One line of a journal, kept outside of the mount.
 struct torture_line {
@@ -74,6 +75,7 @@ struct torture_found {
     uint64_t acknowledged; // events of this journal
     uint64_t attempted;
     uint64_t indeterminate; // attempted and not acknowledged
+    uint64_t refused;       // for want of space
     char text[512];         // what is wrong
 };
 

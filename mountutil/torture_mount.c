@@ -99,17 +99,36 @@ int torture_mount_start(struct torture_mount *m)
     return code;
 }
 
-bool torture_mount_cut(struct torture_mount *m)
+// PID STORE MOUNTPOINT are its arguments.
+static int run_cut_command(const struct torture_mount *m)
+{
+    char line[PATH_MAX + 64], pid[24];
+
+    snprintf(line, sizeof(line), "exec %s \"$@\"", m->cut_command);
+    snprintf(pid, sizeof(pid), "%d", (int)m->daemon);
+    char *argv[] = {(char[]){"sh"},   (char[]){"-c"},        line, (char[]){"cut"}, pid,
+                    strdup(m->store), strdup(m->mountpoint), NULL};
+    int code = argv[5] && argv[6] ? run_program(argv, false) : -1;
+    free(argv[5]);
+    free(argv[6]);
+    return code;
+}
+
+enum torture_cut torture_mount_cut(struct torture_mount *m)
 {
     int status = 0;
 
     if (!m->daemon)
-        return true;
+        return TORTURE_CUT_KILLED;
+    int code = m->cut_command ? run_cut_command(m) : 0;
     (void)kill(m->daemon, SIGKILL); // a child that has not been waited for: the number is its own
     while (waitpid(m->daemon, &status, 0) < 0 && errno == EINTR)
         ;
     m->daemon = 0;
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    if (code)
+        return TORTURE_CUT_COMMAND_FAILED;
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? TORTURE_CUT_KILLED
+                                                              : TORTURE_CUT_ENDED_BY_ITSELF;
 }
 
 bool torture_mount_stop(struct torture_mount *m)
@@ -127,6 +146,7 @@ bool torture_mount_stop(struct torture_mount *m)
         }
         nanosleep(&step, NULL);
     }
+    m->cut_command = NULL;
     (void)torture_mount_cut(m);
     return false;
 }

@@ -12,6 +12,7 @@
 struct torture_mount {
     const struct command *command;
     const char *mount_command; // for the shell; NULL: aerofs-mount beside this program
+    const char *cut_command;   // for the shell; NULL: SIGKILL alone
     const char *store, *mountpoint;
     pid_t daemon; // 0: not mounted
     dev_t under;  // the file system below the mount point, when `known`
@@ -22,8 +23,10 @@ struct torture_mount {
 int torture_mount_init(void);
 // Returns the exit code of the mount command, -1 when it could not run.
 int torture_mount_start(struct torture_mount *m);
-// SIGKILL, and waits until the process is gone. False when it had ended by itself.
-bool torture_mount_cut(struct torture_mount *m);
+enum torture_cut { TORTURE_CUT_KILLED, TORTURE_CUT_ENDED_BY_ITSELF, TORTURE_CUT_COMMAND_FAILED };
+
+// The cut command, if there is one; then SIGKILL, and waits until the process is gone.
+enum torture_cut torture_mount_cut(struct torture_mount *m);
 // In order. False when the daemon did not end well.
 bool torture_mount_stop(struct torture_mount *m);
 void torture_mount_detach(const struct torture_mount *m); // what a cut leaves behind

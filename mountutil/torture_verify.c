@@ -164,10 +164,21 @@ static uint64_t last_acknowledged(const struct torture_writer *w, struct torture
          at += (off_t)sizeof(line)) {
         found->attempted += line.mark == TORTURE_INTENT;
         found->acknowledged += line.mark == TORTURE_ACK;
+        found->refused += line.mark == TORTURE_REFUSED;
         if (line.mark == TORTURE_ACK)
             version = line.event.version;
     }
     return version;
+}
+
+// The event of the intent at `at` has not happened.
+static bool has_failed(const struct torture_writer *w, off_t at)
+{
+    struct torture_line next;
+
+    return pread(w->journal_fd, &next, sizeof(next), at + (off_t)sizeof(next)) ==
+               (ssize_t)sizeof(next) &&
+           (next.mark == TORTURE_REFUSED || next.mark == TORTURE_FAILED);
 }
 
 bool torture_verify(struct torture_writer *w, struct torture_found *ret_found)
@@ -188,7 +199,8 @@ bool torture_verify(struct torture_writer *w, struct torture_found *ret_found)
             continue;
         version = line.event.version;
         ret_found->indeterminate += version > acknowledged;
-        torture_apply(&state, &line.event);
+        if (!has_failed(w, at))
+            torture_apply(&state, &line.event);
         if (version == acknowledged)
             wanted = state;
         if (version >= acknowledged && torture_same(&is, &state))

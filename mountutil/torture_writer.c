@@ -152,7 +152,29 @@ static int write_chunk(int fd, const struct torture_chunk *c)
     return err;
 }
 
-static int do_content(const struct torture_writer *w, const struct torture_event *e)
+// What cannot be written does not happen. What was written of it must not be completed by the
+// close, so every name of the file goes first; on a full disk that always works (the reserve).
+static int give_up(struct torture_writer *w, const struct torture_event *e, enum torture_mark mark)
+{
+    const uint64_t object = w->state.file[e->a];
+    char path[PATH_MAX];
+    int err = note(w, mark, e);
+
+    for (unsigned i = 0; !err && i < TORTURE_NAMES; i++) {
+        if (i != e->a && (!object || w->state.file[i] != object))
+            continue;
+        const struct torture_event gone = {.version = ++w->version, .kind = TORTURE_UNLINK, .a = i};
+        err = note(w, TORTURE_INTENT, &gone);
+        torture_path(path, w->dir, i);
+        if (!err && unlink(path))
+            err = errno;
+        if (!err)
+            torture_apply(&w->state, &gone);
+    }
+    return err;
+}
+
+static int do_content(struct torture_writer *w, const struct torture_event *e, bool *ret_refused)
 {
     const struct torture_state *s = &w->state;
     struct torture_chunk c = {.magic = TORTURE_MAGIC, .version = e->version, .bytes = e->bytes};
@@ -166,9 +188,17 @@ static int do_content(const struct torture_writer *w, const struct torture_event
     c.sum = torture_sum(&c);
     torture_path(path, w->dir, e->a);
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | how, 0644);
-    if (fd < 0)
-        return errno;
+    if (fd < 0) {
+        *ret_refused = errno == ENOSPC;
+        return *ret_refused ? note(w, TORTURE_REFUSED, e) : errno;
+    }
     int err = write_chunk(fd, &c);
+    if (err) {
+        *ret_refused = err == ENOSPC;
+        int r = give_up(w, e, *ret_refused ? TORTURE_REFUSED : TORTURE_FAILED);
+        err = *ret_refused ? r : err;
+        return close(fd) && !err ? errno : err;
+    }
     if (!err && e->sync && (e->version & 1 ? fsync(fd) : fdatasync(fd)))
         err = errno;
     if (!err && e->sync)
@@ -178,7 +208,8 @@ static int do_content(const struct torture_writer *w, const struct torture_event
     return err;
 }
 
-static int do_names(const struct torture_writer *w, const struct torture_event *e)
+static int do_names(const struct torture_writer *w, const struct torture_event *e,
+                    bool *ret_refused)
 {
     char a[PATH_MAX], b[PATH_MAX];
     int r = 0;
@@ -195,6 +226,11 @@ static int do_names(const struct torture_writer *w, const struct torture_event *
         r = unlink(a);
     else
         r = e->kind == TORTURE_MKDIR ? mkdir(a, 0755) : rmdir(a);
+    // What gives space back is never refused for want of it.
+    if (r && errno == ENOSPC && e->kind != TORTURE_UNLINK && e->kind != TORTURE_RMDIR) {
+        *ret_refused = true;
+        return note(w, TORTURE_REFUSED, e);
+    }
     if (r)
         return errno;
     int err = e->sync ? sync_dir(w->dir) : 0;
@@ -268,11 +304,14 @@ int torture_writer_run(struct torture_writer *w)
 {
     for (;;) {
         struct torture_event e = choose(w);
+        bool refused = false;
         int err = note(w, TORTURE_INTENT, &e);
         if (!err)
-            err = e.kind <= TORTURE_APPEND ? do_content(w, &e) : do_names(w, &e);
+            err =
+                e.kind <= TORTURE_APPEND ? do_content(w, &e, &refused) : do_names(w, &e, &refused);
         if (err)
             return tell_death(w, err);
-        torture_apply(&w->state, &e);
+        if (!refused)
+            torture_apply(&w->state, &e);
     }
 }

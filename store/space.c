@@ -14,9 +14,13 @@
 #define GROW_MAX            16384u // 64 MiB
 #define GROW_LEAST          64u    // a host with less room than this is full
 #define HOST_RETRY_EVERY    64u    // refusals, until the host is asked again
-#define SPACE_ROUNDS_MAX    64u    // checkpoints that one operation waits for
-#define LOADED_SLACK        1024u  // free blocks in loaded groups beyond what is asked for
-#define GROUP_WORTH_LOADING 256u   // free blocks
+// What `data` leaves of the host: recovery makes a file of two superblock slots, and a file system
+// needs some blocks of its own for anything. ext4 takes these from behind its zero, so that what a
+// deletion gives back is not there for others.
+#define HOST_LEFT_BYTES     (UINT64_C(1) << 20)
+#define SPACE_ROUNDS_MAX    64u   // checkpoints that one operation waits for
+#define LOADED_SLACK        1024u // free blocks in loaded groups beyond what is asked for
+#define GROUP_WORTH_LOADING 256u  // free blocks
 #define BLOCKS_TOO_MANY     (UINT64_C(1) << 48)
 
 bool space_range_ok(const struct space *sp, uint64_t address, uint64_t count)
@@ -383,12 +387,18 @@ static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_
 {
     uint64_t step = AF_MAX(need, AF_MAX(GROW_MIN, AF_MIN(from / 8, GROW_MAX)));
     struct io_file *data = sp->config.data;
+    struct io_space host;
+    int asked = io_space(data->io, &host);
+    if (asked < 0)
+        return asked;
     for (;;) {
         *ret_capacity = round_capacity(sp, from + step);
         if (sp->config.read_only)
             return 0;
         uint64_t bytes = (*ret_capacity - from) * BLOCK_BYTES;
-        int r = io_allocate(data, from * BLOCK_BYTES, bytes);
+        int r = bytes + HOST_LEFT_BYTES > host.avail_bytes
+                    ? -ENOSPC
+                    : io_allocate(data, from * BLOCK_BYTES, bytes);
         if (r == 0)
             return io_sync(data);
         if (!host_has_no_room(r) || step <= GROW_LEAST)

@@ -215,6 +215,7 @@ needs() { # PROGRAM…
 }
 # Builds tests/mount/NAME.c and prints the path of the program.
 helper() { # NAME [LIBRARY…]
+    # shellcheck disable=SC2086 # CC may be two words, as in "ccache gcc"
     ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -pthread -o "$TEST_DIR/bin/$1" "$TEST_TOP/tests/mount/$1.c" \
         "${@:2}" >&2
     printf '%s' "$TEST_DIR/bin/$1"

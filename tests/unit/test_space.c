@@ -150,6 +150,27 @@ static void test_growth_takes_less_when_the_host_is_short(void **state)
     fix_free(x);
 }
 
+// What recovery and the file system itself need is not for `data`.
+static void test_growth_leaves_the_host_a_megabyte(void **state)
+{
+    (void)state;
+    struct fix *x = fix_new(8u * GROUP_BLOCKS);
+    x->disk.host_blocks = 4096;
+    x->disk.host_other = 0;
+    assert_int_equal(reserve(x, 100), 0);
+    int r = 0;
+    while (r == 0)
+        r = reserve(x, 64);
+    assert_int_equal(r, -ENOSPC);
+    assert_in_range(x->disk.blocks, 4096 - 256 - 64, 4096 - 256);
+    fix_free(x);
+
+    x = fix_new(8u * GROUP_BLOCKS);
+    x->disk.space_error = -EIO;
+    assert_int_equal(space_grow(x->sp, &x->lock, 1), -EIO);
+    fix_free(x);
+}
+
 static void test_no_space_at_all_is_an_answer(void **state)
 {
     (void)state;
@@ -618,6 +639,7 @@ int main(void)
         cmocka_unit_test(test_reserve_is_kept_for_urgent_work),
         cmocka_unit_test(test_waiting_for_space_has_an_end),
         cmocka_unit_test(test_growth_takes_less_when_the_host_is_short),
+        cmocka_unit_test(test_growth_leaves_the_host_a_megabyte),
         cmocka_unit_test(test_no_space_at_all_is_an_answer),
         cmocka_unit_test(test_growth_of_the_last_group_is_counted_in_its_bitmap),
         cmocka_unit_test(test_growth_is_synced_before_it_is_granted),

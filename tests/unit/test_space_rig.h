@@ -35,11 +35,12 @@ struct disk {
     struct disk_block *buckets[DISK_BUCKETS];
     uint64_t blocks;        // length
     uint64_t host_blocks;   // allocate() fails beyond
+    uint64_t host_other;    // bytes that the host has besides
     uint64_t synced_blocks; // length at the last sync
     unsigned allocate_calls, writes;
     int fail_write; // the write that makes it 0 fails
     int read_error;
-    int allocate_error, sync_error;
+    int allocate_error, sync_error, space_error;
     uint64_t *forbidden; // must not be written
     size_t forbidden_count;
 };
@@ -116,6 +117,16 @@ static inline int disk_allocate(struct io_file *f, uint64_t off, uint64_t len)
     return 0;
 }
 
+static inline int disk_space(struct io *io, struct io_space *ret_space)
+{
+    const struct disk *d = AF_CONTAINER_OF(io, struct disk, io);
+    uint64_t left = d->host_blocks - AF_MIN(d->host_blocks, d->blocks);
+
+    *ret_space = (struct io_space){
+        .avail_bytes = AF_MIN(left, UINT64_MAX / 2 / BLOCK_BYTES) * BLOCK_BYTES + d->host_other};
+    return d->space_error;
+}
+
 static inline int disk_sync(struct io_file *f)
 {
     struct disk *d = (struct disk *)f;
@@ -129,6 +140,7 @@ static const struct io_ops disk_ops = {.name = "memory",
                                        .pread = disk_pread,
                                        .pwritev = disk_pwritev,
                                        .size = disk_size,
+                                       .space = disk_space,
                                        .allocate = disk_allocate};
 
 // ---- one store: the disk, what its superblock says, and the map in memory ----
@@ -150,6 +162,7 @@ static inline struct fix *fix_new(uint64_t max_blocks)
     x->disk.io.ops = &disk_ops;
     x->disk.file.io = &x->disk.io;
     x->disk.host_blocks = UINT64_MAX;
+    x->disk.host_other = UINT64_C(2) << 20;
     af_mutex_init(&x->lock, LOCK_RANK_STORE);
     x->config = (struct space_config){.data = &x->disk.file,
                                       .io = &x->disk.io,
