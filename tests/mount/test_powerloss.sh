@@ -9,7 +9,7 @@ needs_root
 needs mkfs.ext4 mkfs.xfs losetup
 set_seed
 rounds=${ROUNDS:-$((DEEP ? 100 : 2))}
-shutdown=$(helper shutdown)
+cutoff=$(helper cutoff)
 DISK=$TEST_DIR/disk
 IMAGE=$TEST_DIR/image/disk.img
 STORE=$DISK/store
@@ -46,7 +46,7 @@ cat >cut.sh <<CUT
 #!/usr/bin/env bash
 # cut.sh HOW PID STORE MOUNTPOINT
 set -eu
-disk=$DISK image=$IMAGE shutdown=$shutdown
+disk=$DISK image=$IMAGE cutoff=$cutoff
 gone() { ! kill -0 "\$1" 2>/dev/null || grep -qs '^State:[[:space:]]*[ZX]' "/proc/\$1/status"; }
 kill_daemon() {
     kill -KILL "\$1"
@@ -62,8 +62,8 @@ again() {
     mount -o loop "\$image" "\$disk"
 }
 case \$1 in
-kill-first) kill_daemon "\$2"; "\$shutdown" "\$disk" ;;
-power-first) "\$shutdown" "\$disk"; sleep 0.0\$((RANDOM % 10)); kill_daemon "\$2" ;;
+kill-first) kill_daemon "\$2"; "\$cutoff" "\$disk" ;;
+power-first) "\$cutoff" "\$disk"; sleep 0.0\$((RANDOM % 10)); kill_daemon "\$2" ;;
 failing) # the image cannot grow
     head -c 2G /dev/zero >"\$image.filler" 2>/dev/null || true
     sleep 0.\$((RANDOM % 9))
@@ -74,7 +74,7 @@ read-only)
     blockdev --setro "\$loop"
     sleep 0.\$((RANDOM % 9))
     kill_daemon "\$2"
-    "\$shutdown" "\$disk"
+    "\$cutoff" "\$disk"
     blockdev --setrw "\$loop" ;;
 esac
 again
@@ -109,10 +109,10 @@ for ((i = 0; i < 100; i++)); do # most of it is taken
     head -c 500000 /dev/urandom 2>/dev/null >"$MNT/ballast$i" || break
 done
 [ $i -lt 100 ] || fail 'the disk does not fill up'
-rm "$MNT"/ballast[0-9]
+rm "$MNT"/ballast[0-3]
 sync "$MNT"
 crash
-torture kill-first --writers 12 --mount-command "$AEROFS_MOUNT -o log=4M"
+torture kill-first --writers 12 --cut-ms 1500 --mount-command "$AEROFS_MOUNT -o log=4M"
 refused=$(sed -n 's/.*refused \([0-9]*\),.*/\1/p' torture.out)
 [ "${refused:-0}" -gt 0 ] || fail "the disk was never full: $(tail -n 1 torture.out)"
 remove_disk

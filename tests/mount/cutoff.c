@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// shutdown DIRECTORY: cuts the power of the file system (ext4, xfs) that is mounted there: its log
+// cutoff DIRECTORY: cuts the power of the file system (ext4, xfs) that is mounted there: its log
 // is not flushed, what it had not written is gone with the next unmount, and everything fails until
 // then.
 #include <fcntl.h>
@@ -16,7 +16,7 @@ int main(int argc, char **argv)
     int fd = argc == 2 ? open(argv[1], O_RDONLY | O_DIRECTORY) : -1;
 
     if (fd < 0 || ioctl(fd, request, &no_log_flush)) {
-        perror("shutdown");
+        perror("cutoff");
         return 1;
     }
     return 0;
