@@ -92,6 +92,8 @@ struct wal *engine_wal(struct engine *e); // NULL when the store is open read-on
 void engine_get_status(struct engine *e, struct engine_status *ret_status);
 // The same as text ("key: value" lines) or JSON.
 void engine_status_text(const struct engine_status *status, bool json, struct buf *out);
+// Counters and gauges of it in the text format of Prometheus.
+void engine_metrics_text(const struct engine_status *status, struct buf *out);
 
 // Reads everything on disk and compares it with its checksums, in the background (scrub.h):
 // superblocks, log, space map, tree, data. `rate`: bytes a second, 0: no bound. -EBUSY when one

@@ -97,6 +97,7 @@ static void engine_out(struct list_out *l, const struct engine_status *s)
     text_out(l, "switched_off", off);
     number_out(l, "inodes", s->store.inodes);
     number_out(l, "orphans", s->store.orphans);
+    number_out(l, "snapshots", s->store.snapshots);
     number_out(l, "errors", s->store.errors);
     number_out(l, "damaged", s->store.damage_count + s->store.damage_unlisted);
     for (size_t i = 0; i < s->damage_count; i++) {
@@ -207,4 +208,59 @@ void engine_scrub_text(const struct engine_scrub *scrub, struct buf *out)
     number_out(&l, "map_blocks", scrub->map_blocks);
     number_out(&l, "damage", scrub->damage);
     text_out(&l, "result", scrub->result < 0 ? err_text(scrub->result) : "");
+}
+
+// ---- metrics ----
+
+struct metric {
+    const char *name, *type, *help;
+    uint64_t value;
+};
+
+void engine_metrics_text(const struct engine_status *s, struct buf *out)
+{
+    const struct store_status *st = &s->store;
+    const struct wal_stats *w = &st->wal;
+    const struct metric metrics[] = {
+        {"up", "gauge", "1 while changes are accepted, 0 when failed or read-only",
+         !st->failed && !s->read_only},
+        {"lsn_appended", "counter", "last log sequence number given", w->appended_lsn},
+        {"lsn_durable", "counter", "last log sequence number known durable", w->durable_lsn},
+        {"lsn_checkpoint", "counter", "log sequence number of the last checkpoint",
+         st->checkpoint_lsn},
+        {"log_bytes", "gauge", "log since the last checkpoint", w->log_bytes},
+        {"log_bytes_max", "gauge", "bound of the log", w->log_bytes_max},
+        {"log_flushes_total", "counter", "durable writes of the log since the mount", w->flushes},
+        {"checkpoints_total", "counter", "checkpoints since the mount", s->checkpoints},
+        {"checkpoint_last_microseconds", "gauge", "duration of the last checkpoint",
+         s->last_checkpoint_us},
+        {"checkpoint_last_bytes", "gauge", "written by the last checkpoint",
+         s->last_checkpoint_bytes},
+        {"cache_blocks", "gauge", "blocks of 4096 bytes in the cache", st->cache_blocks},
+        {"cache_dirty_blocks", "gauge", "of these not on disk", st->cache_dirty_blocks},
+        {"cache_hits_total", "counter", "lookups in the cache that found a block", st->cache_hits},
+        {"cache_misses_total", "counter", "lookups in the cache that did not", st->cache_misses},
+        {"pending_files", "gauge", "files with content that is not completed", st->pending_files},
+        {"pending_bytes", "gauge", "content in memory that is not completed", st->pending_bytes},
+        {"open_files", "gauge", "open files", st->open_files},
+        {"space_capacity_blocks", "gauge", "blocks allocated on the host",
+         st->space_capacity_blocks},
+        {"space_used_blocks", "gauge", "blocks in use", st->space_used_blocks},
+        {"space_waiting_blocks", "gauge", "freed, usable after the next checkpoint",
+         st->space_waiting_blocks},
+        {"inodes", "gauge", "inodes", st->inodes},
+        {"snapshots", "gauge", "snapshots", st->snapshots},
+        {"errors_total", "counter", "operations that failed for I/O errors or damage", st->errors},
+        {"damaged", "gauge", "places that were found damaged",
+         st->damage_count + st->damage_unlisted},
+        {"recovery_records", "gauge", "records replayed by the last recovery",
+         s->recovery.records_replayed},
+        {"recovery_microseconds", "gauge", "duration of the last recovery",
+         s->recovery.duration_us},
+    };
+
+    for (size_t i = 0; i < AF_ARRAY_LEN(metrics); i++)
+        buf_printf(out, "# HELP aerofs_%s %s\n# TYPE aerofs_%s %s\naerofs_%s %llu\n",
+                   metrics[i].name, metrics[i].help, metrics[i].name, metrics[i].type,
+                   metrics[i].name, (unsigned long long)metrics[i].value);
 }

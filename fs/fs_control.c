@@ -71,6 +71,14 @@ static int command_scrub(struct fs *fs, const char *text, uint64_t *ret_bound)
     return r;
 }
 
+static void make_metrics(struct fs *fs, struct buf *out)
+{
+    struct engine_status status;
+
+    engine_get_status(fs->engine, &status);
+    engine_metrics_text(&status, out);
+}
+
 // Where the store lies, for umount: it waits until the lock there is free.
 static void make_store(struct fs *fs, struct buf *out)
 {
@@ -90,6 +98,7 @@ static const struct control_file {
     {"status", 2, make_status, NULL},        {"status.json", 3, make_status_json, NULL},
     {"damage", 4, make_damage, NULL},        {"store", 5, make_store, NULL},
     {"scrub", 6, make_scrub, command_scrub}, {"snapshots.list", 17, fs_snapshots_text, NULL},
+    {"metrics", 18, make_metrics, NULL},
 };
 
 // An open control file.

@@ -3,6 +3,7 @@
 // spaces that we hold, and what an ordinary user may see in a list.
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <linux/limits.h>
@@ -19,6 +20,9 @@ static bool is_acl(const char *name)
 {
     return starts_with(name, "system.posix_acl_");
 }
+
+// Never stored, never listed: made when it is asked for.
+#define STATE_NAME "user.aerofs.state"
 
 // Of system.* there are POSIX ACLs only.
 static int name_check(fuse_ino_t ino, const char *name)
@@ -66,7 +70,7 @@ void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char
                     size_t size, int flags)
 {
     struct fs *fs = fs_enter(req);
-    int r = name_check(ino, name);
+    int r = strcmp(name, STATE_NAME) == 0 ? -EPERM : name_check(ino, name);
 
     if (r == 0)
         r = fs_refuse(ino);
@@ -80,7 +84,7 @@ void fs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char
 void fs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
     struct fs *fs = fs_enter(req);
-    int r = name_check(ino, name);
+    int r = strcmp(name, STATE_NAME) == 0 ? -EPERM : name_check(ino, name);
 
     if (r == 0)
         r = fs_refuse(ino);
@@ -105,6 +109,23 @@ static void reply_value(fuse_req_t req, fuse_ino_t ino, int r, const void *value
         fs_reply_bytes(req, value, got);
 }
 
+// "durable lsn=N"; "pending lsn=N" while the log has not got so far; "pending open", with the LSN
+// of what is in history, while written content is not completed.
+static int state_text(struct fs *fs, fuse_ino_t ino, char *text, size_t *ret_len)
+{
+    bool durable, open;
+    uint64_t lsn;
+    int r = store_durability(fs->store, fs_how(), ino, &lsn, &durable, &open);
+
+    if (r == 0)
+        *ret_len = (size_t)snprintf(text, 64, "%s lsn=%llu",
+                                    open      ? "pending open"
+                                    : durable ? "durable"
+                                              : "pending",
+                                    (unsigned long long)lsn);
+    return r;
+}
+
 void fs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
     struct fs *fs = fs_enter(req);
@@ -114,7 +135,9 @@ void fs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t siz
 
     if (r == 0 && !value)
         r = -ENOMEM;
-    if (r == 0)
+    if (r == 0 && strcmp(name, STATE_NAME) == 0)
+        r = state_text(fs, ino, value, &got);
+    else if (r == 0)
         r = store_getxattr(fs->store, fs_how(), ino, name, value,
                            AF_MIN(size, (size_t)XATTR_VALUE_MAX), &got);
     reply_value(req, ino, r, value, got, size);

@@ -8,9 +8,9 @@
 #include "mountutil/cmd_umount.h"
 #include "mountutil/exit_code.h"
 
-static const struct command *const commands[] = {&cmd_status,   &cmd_check,  &cmd_scrub,
-                                                 &cmd_log,      &cmd_dump,   &cmd_umount,
-                                                 &cmd_snapshot, &cmd_torture};
+static const struct command *const commands[] = {&cmd_status,   &cmd_check,   &cmd_scrub,
+                                                 &cmd_log,      &cmd_dump,    &cmd_umount,
+                                                 &cmd_snapshot, &cmd_torture, &cmd_wait};
 
 static void print_usage(FILE *out)
 {

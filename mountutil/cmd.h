@@ -25,6 +25,7 @@ extern const struct command cmd_check;
 extern const struct command cmd_log;
 extern const struct command cmd_dump;
 extern const struct command cmd_torture;
+extern const struct command cmd_wait;
 extern const struct command cmd_umount;
 extern const struct command cmd_scrub;
 

@@ -514,6 +514,42 @@ void store_kick(struct store *s)
         wal_kick(s->wal, false);
 }
 
+static int durability_locked(struct store *s, struct fault *f, uint64_t ino, uint64_t *ret_lsn,
+                             bool *ret_durable, bool *ret_open)
+{
+    struct oinode *oi;
+    struct inode in;
+    int err = inode_current(s, f, ino, &in, &oi);
+    bool fresh = err == 0 && oi && oi->p && oi->p->is_new;
+
+    if (err < 0)
+        return err;
+    *ret_lsn = fresh ? 0 : AF_MAX(AF_MAX(in.content_lsn, in.attr_lsn), in.listing_lsn);
+    // What the tree had when the store was opened was made durable by recovery.
+    *ret_durable =
+        !fresh && (*ret_lsn <= s->checkpoint_lsn || !s->wal || *ret_lsn <= wal_durable_lsn(s->wal));
+    *ret_open = fresh || (oi && oi->p && oi->p->content);
+    return 0;
+}
+
+int store_durability(struct store *s, enum store_how how, uint64_t ino, uint64_t *ret_lsn,
+                     bool *ret_durable, bool *ret_open)
+{
+    struct fault f;
+    uint64_t number;
+    int err;
+
+    fault_begin(&f);
+    do {
+        store_lock(s);
+        err = view_enter(s, &f, ino, &number);
+        if (err == 0)
+            err = durability_locked(s, &f, number, ret_lsn, ret_durable, ret_open);
+        store_unlock(s);
+    } while (fault_resolve(s, &f, how, &err));
+    return err;
+}
+
 // ---- close ----
 
 // The content of a closed file could not be completed: it is lost, and that is said.

@@ -333,6 +333,7 @@ void store_get_status(struct store *s, struct store_status *ret)
     ret->space_max_blocks = sp.max_blocks;
     ret->inodes = s->inodes;
     ret->orphans = s->reap_count;
+    ret->snapshots = s->snapshots.count;
     ret->errors = s->errors;
     ret->failed = s->failed;
     memcpy(ret->failed_what, s->failed_what, sizeof(ret->failed_what));

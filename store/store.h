@@ -148,6 +148,11 @@ int store_fsync(struct store *s, enum store_how how, uint64_t ino,
 // The same for every operation so far, completing nothing: fsync of a directory.
 int store_sync(struct store *s, struct wal_waiter *w) AF_NODISCARD;
 void store_kick(struct store *s);
+// How safe the inode is now: *ret_lsn is that of its last change in history, *ret_durable whether
+// that and all before it is durable, *ret_open whether there is content that is not completed, and
+// so not in history.
+int store_durability(struct store *s, enum store_how how, uint64_t ino, uint64_t *ret_lsn,
+                     bool *ret_durable, bool *ret_open) AF_NODISCARD;
 // Closes a handle; the last one that changed the content completes it. On -AF_E_WOULD_BLOCK the
 // handle is still open; on any other return it is gone. Errors of the completion are returned (and
 // kept for status) although no one may be listening.
@@ -225,8 +230,9 @@ struct store_status {
     uint64_t space_capacity_blocks, space_used_blocks, space_waiting_blocks, space_reserved_blocks,
         space_reserve_blocks, space_max_blocks;
     uint64_t inodes, orphans;
-    uint64_t errors; // operations that failed for I/O or corruption
-    int failed;      // 0, or the error that made the store read-only
+    uint64_t snapshots; // deleted ones that are being reclaimed included
+    uint64_t errors;    // operations that failed for I/O or corruption
+    int failed;         // 0, or the error that made the store read-only
     char failed_what[200];
     bool read_only;
     size_t damage_count;
