@@ -12,8 +12,9 @@
 #include "base/err.h"
 #include "wal/wal_format.h"
 
-#define NEXT_STEP \
-    "nothing was changed; `aerofs check STORE` tells what is affected, `aerofs log STORE` what can be read of the log"
+#define NEXT_STEP                                                                                  \
+    "nothing was changed; `aerofs check STORE` tells what is affected, `aerofs rescue STORE OUT` " \
+    "reads out what can be read"
 
 int examine_refuse(struct examination *x, int err, const char *fmt, ...)
 {
@@ -71,7 +72,7 @@ static int refuse_no_superblock(struct examination *x)
         return examine_refuse(
             x, -AF_E_SB_NONE,
             "the file 'superblock' is missing, but other parts of a store are there; restore it from "
-            "a backup; nothing was changed");
+            "a backup, or read out what can be read: `aerofs rescue STORE OUT`; nothing was changed");
     if (c.strangers)
         return examine_refuse(
             x, -AF_E_NOT_A_STORE,
@@ -98,7 +99,7 @@ static int refuse_slots(struct examination *x)
     return examine_refuse(
         x, err,
         "the file 'superblock' has no valid slot (offset 0: %s; offset %u: %s); restore it from a "
-        "backup; nothing was changed",
+        "backup, or read out what can be read: `aerofs rescue STORE OUT`; nothing was changed",
         err_text(result[0]), SUPERBLOCK_SLOT_BYTES, err_text(result[1]));
 }
 

@@ -76,12 +76,12 @@ static int refuse_record(struct recovery *r, const struct pass *p, const char *w
     char path[32];
 
     wal_segment_path(p->segment, path);
-    return examine_refuse(
-        &r->x, p->error,
-        "%s the log record at LSN %" PRIu64 " (%s, offset %" PRIu64
-        "): %s (%s); nothing was changed; "
-        "`aerofs check STORE` tells what is damaged, `aerofs log STORE` shows the record",
-        what, p->lsn, path, p->offset, err_text(p->error), err_name(p->error));
+    return examine_refuse(&r->x, p->error,
+                          "%s the log record at LSN %" PRIu64 " (%s, offset %" PRIu64
+                          "): %s (%s); nothing was changed; "
+                          "`aerofs check STORE` tells what is damaged, "
+                          "`aerofs rescue STORE OUT` reads out what can be read",
+                          what, p->lsn, path, p->offset, err_text(p->error), err_name(p->error));
 }
 
 static int open_image(struct recovery *r, const struct store_config *config)
@@ -100,7 +100,8 @@ static int open_image(struct recovery *r, const struct store_config *config)
         err = examine_refuse(
             &r->x, open_err,
             "cannot read the checkpoint of superblock %" PRIu64 " (root at block %" PRIu64
-            " of data): %s (%s); nothing was changed; `aerofs check STORE` tells what is damaged",
+            " of data): %s (%s); nothing was changed; `aerofs check STORE` tells what is damaged, "
+            "`aerofs rescue STORE OUT` reads out what can be read",
             sb->sequence, sb->image.root.ref.address, err_text(open_err), err_name(open_err));
     if (err == 0 && claims.error < 0)
         err = refuse_record(r, &claims, "cannot claim the blocks of");
@@ -144,14 +145,16 @@ int recovery_replay(struct recovery *r, const struct store_config *config, bool 
         return examine_refuse(
             &r->x, err,
             "cannot remove files that were unlinked while open: %s (%s); nothing was changed; "
-            "`aerofs check STORE` tells what is damaged",
+            "`aerofs check STORE` tells what is damaged, "
+            "`aerofs rescue STORE OUT` reads out what can be read",
             err_text(err), err_name(err));
     err = store_check_space(r->store);
     if (err < 0)
         return examine_refuse(
             &r->x, err,
             "cannot read the space map that the first checkpoint has to change: %s (%s); "
-            "nothing was changed; `aerofs check STORE` tells what is damaged",
+            "nothing was changed; `aerofs check STORE` tells what is damaged, "
+            "`aerofs rescue STORE OUT` reads out what can be read",
             err_text(err), err_name(err));
     return 0;
 }

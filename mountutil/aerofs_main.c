@@ -8,9 +8,20 @@
 #include "mountutil/cmd_umount.h"
 #include "mountutil/exit_code.h"
 
-static const struct command *const commands[] = {&cmd_status,   &cmd_check,   &cmd_scrub,
-                                                 &cmd_log,      &cmd_dump,    &cmd_umount,
-                                                 &cmd_snapshot, &cmd_torture, &cmd_wait};
+// clang-format off
+static const struct command *const commands[] = {
+    &cmd_status,
+    &cmd_check,
+    &cmd_scrub,
+    &cmd_rescue,
+    &cmd_log,
+    &cmd_dump,
+    &cmd_umount,
+    &cmd_snapshot,
+    &cmd_wait,
+    &cmd_torture,
+};
+// clang-format on
 
 static void print_usage(FILE *out)
 {

@@ -28,6 +28,7 @@ extern const struct command cmd_torture;
 extern const struct command cmd_wait;
 extern const struct command cmd_umount;
 extern const struct command cmd_scrub;
+extern const struct command cmd_rescue;
 
 // ---- arguments ----
 

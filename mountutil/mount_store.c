@@ -177,7 +177,8 @@ static int no_store(const char *path, const struct listing *l, bool missing, cha
     else if (has_lost_superblock(l))
         snprintf(
             text, size,
-            "%s is a store that has lost its file 'superblock': restore it from a backup (nothing was changed)",
+            "%s is a store that has lost its file 'superblock': restore it from a backup, or read out what "
+            "can be read: aerofs rescue STORE OUT (nothing was changed)",
             path);
     else if (l->foreign)
         snprintf(text, size, "%s is not an AeroFS store: it has no superblock, but other files",

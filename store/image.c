@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/err.h"
+#include "store/rescue.h"
 #include "store/store_internal.h"
 
 #define CACHE_BYTES_MIN       (UINT64_C(1) << 20)
@@ -59,6 +60,7 @@ static int open_space(struct store *s, const struct space_image *image)
         .io = s->config.io,
         .max_blocks = s->config.max_bytes ? s->config.max_bytes / BLOCK_BYTES : UINT64_MAX,
         .read_only = s->config.read_only && s->config.io->read_only,
+        .sealed_blocks = s->config.sealed_blocks,
     };
 
     memcpy(config.uuid, s->tree.uuid, 16);
@@ -142,8 +144,8 @@ static int check_root(struct store *s)
     return err;
 }
 
-int store_open_image(const struct store_config *config, const struct store_image *image,
-                     struct store **ret_store)
+static int open_at(const struct store_config *config, const struct store_image *image,
+                   struct store **ret_store)
 {
     struct store *s;
     int err = store_new(config, image->uuid, image->hash_seed, &s);
@@ -157,8 +159,23 @@ int store_open_image(const struct store_config *config, const struct store_image
     s->inodes = image->inodes;
     s->applied_lsn = s->frozen_lsn = s->checkpoint_lsn = image->cut_lsn;
     err = open_space(s, &image->space);
-    if (err == 0)
-        err = check_root(s);
+    if (err < 0) {
+        store_close(s);
+        return err;
+    }
+    *ret_store = s;
+    return 0;
+}
+
+int store_open_image(const struct store_config *config, const struct store_image *image,
+                     struct store **ret_store)
+{
+    struct store *s;
+    int err = open_at(config, image, &s);
+
+    if (err < 0)
+        return err;
+    err = check_root(s);
     if (err == 0)
         err = snapshots_load(s, &image->snapshots, image->live_parent, image->next_snapshot);
     if (err < 0) {
@@ -167,6 +184,13 @@ int store_open_image(const struct store_config *config, const struct store_image
     }
     *ret_store = s;
     return 0;
+}
+
+int store_open_rescue(const struct store_config *config, const struct store_image *image,
+                      struct store **ret_store)
+{
+    AF_ASSERT(config->read_only && config->io->read_only && config->sealed_blocks > 0);
+    return open_at(config, image, ret_store);
 }
 
 static void free_oinodes(struct store *s)

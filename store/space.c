@@ -197,6 +197,28 @@ static int open_image(struct space *sp, const struct space_image *image)
     return r;
 }
 
+// Of a store that is only read out: nothing of the map is trusted, nothing that may be in use is
+// given out.
+static int open_sealed(struct space *sp)
+{
+    uint64_t bytes = 0, blocks;
+    int r = io_size(sp->config.data, &bytes);
+
+    if (r < 0)
+        return r;
+    blocks = AF_MAX(bytes / BLOCK_BYTES, sp->config.sealed_blocks);
+    blocks = AF_ROUND_UP(AF_MAX(blocks, (uint64_t)1), (uint64_t)GROUP_BLOCKS);
+    if (blocks >= SPACE_BLOCKS_MAX)
+        return -AF_E_SPACE_LAYOUT;
+    sp->file_blocks = blocks;
+    r = space_set_capacity(sp, blocks);
+    for (uint64_t g = 0; r == 0 && g < groups_of(blocks); g++) {
+        space_count_free(sp, space_group(sp, g), -(int64_t)space_group(sp, g)->free);
+        space_group(sp, g)->bad = true;
+    }
+    return r;
+}
+
 int space_open(const struct space_config *config, const struct space_image *image,
                struct space **ret_space)
 {
@@ -209,7 +231,7 @@ int space_open(const struct space_config *config, const struct space_image *imag
     sp->fruitless = UINT64_MAX;
     list_init(&sp->loaded);
     af_cond_init(&sp->grown);
-    int r = open_image(sp, image);
+    int r = config->sealed_blocks ? open_sealed(sp) : open_image(sp, image);
     if (r < 0) {
         space_close(sp);
         return r;

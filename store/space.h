@@ -56,6 +56,9 @@ struct space_config {
     uint64_t max_blocks; // cap of the store's data (size=), UINT64_MAX: none
     // In-memory replay of `aerofs check`: capacity grows in memory, the file does not.
     bool read_only;
+    // Rescue, with read_only: the map is not read, everything below this block (and in `data`) is
+    // in use, and what replay allocates lies behind it, in memory alone. 0: not so.
+    uint64_t sealed_blocks;
 };
 
 // Reads the index blocks (I/O; not under the lock). `image` is copied; index_count 0 for a new

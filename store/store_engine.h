@@ -35,6 +35,7 @@ struct store_config {
     uint64_t pending_bytes;  // bound of file content held in memory (default 64 MiB when 0)
     uint64_t commit_open_ms; // C4's timer for appenders; 0: never
     bool read_only;          // no changes by callers (replay still applies in memory)
+    uint64_t sealed_blocks;  // store_open_rescue(): see space.h
     // Called without locks by a thread that may wait: return when a checkpoint that started after
     // the call has been published (0), or an error. What it frees is then usable.
     int (*make_room)(void *arg);
