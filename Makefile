@@ -117,7 +117,7 @@ BENCH_PROGRAMS := $(call programs,$(BENCH_SOURCES))
 POWERCUT := $(if $(POWERCUT_SOURCES),$(BIN)/powercut-mount)
 
 .PHONY: all libs programs powercut deps deps-test deps-fuzz deps-lint run test check check-asan check-tsan check-clang check-crash \
-	check-one fuzz fuzz-smoke fuzz-run golden bench lint format install uninstall clean help FORCE
+	check-one exercise fuzz fuzz-smoke fuzz-run golden bench lint format install uninstall clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -228,6 +228,11 @@ check-crash: $(call programs,$(MODEL_TESTS) $(CRASH_TESTS))
 check-one: $(if $(filter %.sh,$(T)),all powercut,$(OUT)/$(T))
 	$(Q)$(RUN_TESTS) --output $(if $(filter %.sh,$(T)),$(T),$(OUT)/$(T))
 
+# Random work on a mount with remounts and kills, every byte compared: MINUTES=15 [SEED=n]
+exercise: all powercut deps-test
+	$(Q)SECONDS_EACH=$$(( $(or $(MINUTES),15) * 60 )) $(if $(SEED),AEROFS_TEST_SEED=$(SEED)) $(RUN_TESTS) --timeout 86400 --output \
+		tests/mount/test_exerciser.sh
+
 # Every fuzz target for FUZZ_SECONDS; what it finds lies in build/fuzz/findings. One alone: T=tests/fuzz/fuzz_X
 fuzz fuzz-smoke: deps-fuzz
 	+$(Q)$(MAKE) VARIANT=fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),$(if $(filter fuzz,$@),600,5)) fuzz-run
@@ -286,6 +291,7 @@ help:
 	  'make check-crash  the model and crash tests: RUNS=rounds SEED=first [T=tests/crash/test_X]' \
 	  'make check-one    one test with its output: T=tests/unit/test_X or T=tests/mount/test_X.sh' \
 	  'make fuzz-smoke   every fuzz target for a few seconds; make fuzz: FUZZ_SECONDS= each [T=tests/fuzz/fuzz_X]' \
+	  'make exercise     the exerciser on a mount: MINUTES=15 [SEED=n]' \
 	  'make powercut     build/powercut-mount: a mount whose kill -9 is a power cut, for aerofs torture' \
 	  'make bench        measure against the file system of this machine' \
 	  'make lint         style, include rules, static analysis;  make format: clang-format everything' \

@@ -77,7 +77,14 @@ void fs_wake_loop(struct fs *fs)
 bool fs_run_request(struct fs *fs, const struct fs_request *rq, enum store_how how)
 {
     struct fuse_buf buf = {.size = rq->size, .mem = rq->bytes, .fd = -1};
+    uint64_t copy[FS_SETATTR_BYTES_MAX / sizeof(uint64_t)];
 
+    // libfuse takes the mark of the descriptor out of it. Run a second time, a truncation by
+    // descriptor would be one by path, which is completed at once.
+    if (rq->peek.setattr) {
+        memcpy(copy, rq->bytes, rq->size);
+        buf.mem = copy;
+    }
     fs_call_begin(how, &rq->peek);
     if (rq->peek.raw != FS_RAW_NONE)
         fs_raw_request(fs, rq);

@@ -79,6 +79,7 @@ bool fs_peek(const void *bytes, size_t len, struct fs_peek *ret_peek)
         peek.payload_bytes = write->size;
         peek.kill_suidgid = write->write_flags & FUSE_WRITE_KILL_SUIDGID;
     }
+    peek.setattr = in->opcode == FUSE_SETATTR && len <= FS_SETATTR_BYTES_MAX;
     if (in->opcode == OPCODE_TMPFILE)
         peek.raw = FS_RAW_TMPFILE;
     else if (in->opcode == OPCODE_STATX)

@@ -3,9 +3,10 @@
 //
 // A request that would block on the loop is processed a second time, from the same bytes, by a
 // worker. libfuse keeps that sound: it makes a request object for each fuse_session_process_buf()
-// and frees it at the reply (fuse_reply_none() sends nothing), it never writes into the bytes, and
-// the kernel knows the request only by the `unique` in them, which it forgets with the first real
-// reply. INTERRUPTs never reach libfuse (see fs_peek()).
+// and frees it at the reply (fuse_reply_none() sends nothing), it writes into the bytes of a
+// SETATTR only (which is therefore given to it as a copy, fs_run_request()), and the kernel knows
+// the request only by the `unique` in them, which it forgets with the first real reply. INTERRUPTs
+// never reach libfuse (see fs_peek()).
 #ifndef AF_FS_FS_REQUEST_H
 #define AF_FS_FS_REQUEST_H
 
@@ -33,6 +34,7 @@ struct fs_peek {
     enum fs_kind kind;
     uint32_t payload_bytes; // of a READ or WRITE
     enum fs_raw raw;
+    bool setattr;
     bool kill_suidgid; // a WRITE that the kernel leaves it to us to clear set-id bits for
 };
 
@@ -59,6 +61,7 @@ struct fs_request *fs_request_new(void);
 // One that is just large enough. NULL: out of memory.
 struct fs_request *fs_request_copy(const struct fs_request *from);
 void fs_request_free(struct fs_request *rq); // NULL ok
+#define FS_SETATTR_BYTES_MAX 256u
 // Calls `each` for every inode that the request says is forgotten; for none if it is no FORGET.
 void fs_forgotten(const struct fs_request *rq, void (*each)(void *arg, uint64_t ino), void *arg);
 
