@@ -205,12 +205,15 @@ bench: all $(BENCH_PROGRAMS)
 RUN_TESTS = AEROFS=$(CURDIR)/$(BIN)/aerofs AEROFS_MOUNT=$(CURDIR)/$(BIN)/aerofs-mount \
 	AEROFS_POWERCUT=$(CURDIR)/$(BIN)/powercut-mount tests/run --build $(OUT)
 
+# Of all programs together: distinct states after a crash, and every call of the disk crashed and failed.
+CRASH_DEMANDS := --states 50000 --sites
+
 test: all programs powercut deps-test
-	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS) $(MOUNT_TESTS)
+	$(Q)$(RUN_TESTS) $(CRASH_DEMANDS) $(TEST_PROGRAMS) $(MOUNT_TESTS)
 
 # Everything that needs no mount.
 check: programs
-	$(Q)$(RUN_TESTS) $(TEST_PROGRAMS)
+	$(Q)$(RUN_TESTS) $(CRASH_DEMANDS) $(TEST_PROGRAMS)
 
 check-asan:
 	+$(Q)AEROFS_TEST_VARIANT=asan $(MAKE) VARIANT=asan check

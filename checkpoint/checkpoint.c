@@ -96,7 +96,7 @@ static int publish(struct checkpoint *c, struct superblock *sb)
     AF_ASSERT(sb->sequence == c->newest.sequence + 1);
     AF_ASSERT(!c->wal || wal_durable_lsn(c->wal) >= sb->log.cut_lsn); // K1
     int err = c->file ? superblock_write(c->file, superblock_home(sb->sequence), sb)
-                      : superblock_replace(c->io, SUPERBLOCK_FILE_NEW, sb);
+                      : superblock_replace(c->io, SUPERBLOCK_FILE_NEW, sb, &c->spare_error);
     if (err < 0)
         return err;
     superblock_free(&c->newest);

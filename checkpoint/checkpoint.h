@@ -34,8 +34,9 @@ struct checkpoint {
     struct wal_start start;   // of the epoch that runs
     struct superblock newest; // published; owned. Before the first: what the next is derived from
     struct checkpoint_stats stats;
-    bool serving; // a failure makes the store read-only, and it says so; else the caller does
-    int failed;   // sticky
+    bool serving;    // a failure makes the store read-only, and it says so; else the caller does
+    int spare_error; // superblock_replace()
+    int failed;      // sticky
     char failed_what[100]; // in which step
 };
 

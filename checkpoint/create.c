@@ -199,6 +199,11 @@ static int publish_first(struct io *io, const struct engine_options *options,
     if (err < 0)
         return err;
     err = checkpoint_run(&c);
+    if (err == 0 && c.spare_error < 0)
+        message(&options->sink, MESSAGE_WARNING,
+                "there is no room for the file '" SUPERBLOCK_FILE_RECOVER
+                "' (%s), which a recovery on a full disk would need",
+                err_name(c.spare_error));
     store_close(c.store);
     checkpoint_free(&c);
     return err;

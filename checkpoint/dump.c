@@ -248,7 +248,7 @@ static void dump_blocks(struct dump *d, struct io *io)
     int err = io_file_open(io, "data", IO_READ_ONLY, &d->data);
 
     if (err < 0) {
-        line(d, "data: cannot be opened: %s", err_text(err));
+        line(d, "data: cannot be opened: %s (%s)", err_text(err), err_name(err));
         return;
     }
     if (d->options->parts & (DUMP_TREE | DUMP_NODES))

@@ -157,13 +157,16 @@ static int replay(struct engine *e, struct recovery *r)
 
 static int require_clean(struct recovery *r)
 {
+    char slots[320] = "";
+
     if (r->clean)
         return 0;
+    recovery_slots_text(r, slots, sizeof(slots));
     return examine_refuse(
         &r->x, -AF_E_NEEDS_RECOVERY,
         "the store was not closed cleanly (%" PRIu64 " log records behind superblock %" PRIu64
-        ") and the disk is read-only, so it cannot be recovered; make the disk writable and mount once",
-        r->x.scan.records, r->x.sb->sequence);
+        ") and the disk is read-only, so it cannot be recovered; make the disk writable and mount once%s",
+        r->x.scan.records, r->x.sb->sequence, slots);
 }
 
 static int restart(struct engine *e, struct recovery *r)

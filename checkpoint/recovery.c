@@ -179,7 +179,7 @@ static int restore_superblock(struct recovery *r, struct checkpoint *c)
     struct superblock sb = *r->x.sb; // borrows the references
 
     sb.clean = false;
-    int err = superblock_replace(c->io, SUPERBLOCK_FILE_RECOVER, &sb);
+    int err = superblock_replace(c->io, SUPERBLOCK_FILE_RECOVER, &sb, &r->spare_error);
 
     return err < 0 ? err : io_file_open(c->io, SUPERBLOCK_FILE, IO_WRITE, &c->file);
 }
@@ -335,16 +335,16 @@ static void append_text(char *text, size_t size, const char *more)
         (void)snprintf(text + len, size - len, "%s", more);
 }
 
-static void report_slots(const struct recovery *r, char *text, size_t size)
+void recovery_slots_text(const struct recovery *r, char *text, size_t size)
 {
     char more[160];
 
     for (unsigned i = 0; i < 2; i++) {
         if (r->x.slots.result[i] == 0)
             continue;
-        snprintf(more, sizeof(more),
-                 "; the superblock slot at offset %u did not validate (%s) and was written anew",
-                 i * SUPERBLOCK_SLOT_BYTES, err_name(r->x.slots.result[i]));
+        snprintf(more, sizeof(more), "; the superblock slot at offset %u did not validate (%s)%s",
+                 i * SUPERBLOCK_SLOT_BYTES, err_name(r->x.slots.result[i]),
+                 r->writing ? " and was written anew" : "");
         append_text(text, size, more);
     }
 }
@@ -375,8 +375,14 @@ static void report_text(const struct recovery *r, char *text, size_t size)
                  e->orphans_removed);
         append_text(text, size, more);
     }
-    if (r->writing)
-        report_slots(r, text, size);
+    recovery_slots_text(r, text, size);
+    if (r->spare_error < 0) {
+        snprintf(more, sizeof(more),
+                 "; there is no room for the file '" SUPERBLOCK_FILE_RECOVER
+                 "' (%s), which a recovery on a full disk would need",
+                 err_name(r->spare_error));
+        append_text(text, size, more);
+    }
 }
 
 void recovery_report(struct recovery *r)

@@ -26,6 +26,7 @@ struct recovery {
     struct store *store; // opened by recovery_replay(); whoever gets the recovery closes it
     bool clean;          // nothing follows the cut of a superblock that says so
     bool writing; // recovery_restart() has begun: a failure from there on may have changed the disk
+    int spare_error; // superblock_replace()
     uint64_t started_ms;
     struct engine_recovery report;
 };
@@ -40,6 +41,8 @@ int recovery_replay(struct recovery *r, const struct store_config *config,
 // attached to it yet.
 int recovery_restart(struct recovery *r, struct checkpoint *c,
                      const struct wal_config *wal_config) AF_NODISCARD;
+// Appends to `text` a clause for each superblock slot that could not be read or is not valid.
+void recovery_slots_text(const struct recovery *r, char *text, size_t size);
 // Fills the rest of r->report.
 void recovery_report(struct recovery *r);
 void recovery_free(struct recovery *r); // not the store

@@ -388,7 +388,7 @@ int superblock_write(struct io_file *file, unsigned slot, const struct superbloc
 // The file that the next recovery writes its superblock into, at full length: so recovery finds
 // room on a full disk too. What it holds means nothing. A disk that has no room for it now has lost
 // only this precaution.
-static int make_spare(struct io *io, uint8_t *bytes)
+static int make_spare(struct io *io, uint8_t *bytes, int *ret_spare_error)
 {
     struct io_file *file;
     int err = io_file_open(io, SUPERBLOCK_FILE_RECOVER, IO_WRITE | IO_CREATE, &file);
@@ -400,10 +400,14 @@ static int make_spare(struct io *io, uint8_t *bytes)
             err = io_sync(file);
         io_file_close(file);
     }
-    return err == -ENOSPC || err == -EDQUOT ? 0 : err;
+    if (err != -ENOSPC && err != -EDQUOT)
+        return err;
+    *ret_spare_error = err;
+    return 0;
 }
 
-int superblock_replace(struct io *io, const char *temporary, const struct superblock *sb)
+int superblock_replace(struct io *io, const char *temporary, const struct superblock *sb,
+                       int *ret_spare_error)
 {
     struct io_file *file;
     uint8_t *bytes = slot_buffer(2);
@@ -425,7 +429,7 @@ int superblock_replace(struct io *io, const char *temporary, const struct superb
     if (err == 0)
         err = io_sync_dir(io, "");
     if (err == 0)
-        err = make_spare(io, bytes);
+        err = make_spare(io, bytes, ret_spare_error);
     free(bytes);
     return err;
 }

@@ -55,8 +55,9 @@ void superblock_slots_free(struct superblock_slots *slots);
 int superblock_write(struct io_file *file, unsigned slot, const struct superblock *sb) AF_NODISCARD;
 // A file with `sb` in both slots in place of the present one, if any: written under the name
 // `temporary`, synced, renamed, the directory synced. At every instant the old file or the new one
-// stands, whole. Leaves a spare file under SUPERBLOCK_FILE_RECOVER, for the next time.
-int superblock_replace(struct io *io, const char *temporary,
-                       const struct superblock *sb) AF_NODISCARD;
+// stands, whole. Leaves a spare file under SUPERBLOCK_FILE_RECOVER, for the next time;
+// *ret_spare_error says that the disk had no room for it (-ENOSPC, -EDQUOT), which is no failure.
+int superblock_replace(struct io *io, const char *temporary, const struct superblock *sb,
+                       int *ret_spare_error) AF_NODISCARD;
 
 #endif

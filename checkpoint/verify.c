@@ -324,7 +324,9 @@ static void verify_checkpoint(struct verify *v)
     int err = io_file_open(v->io, "data", IO_READ_ONLY, &v->data);
 
     if (err < 0) {
-        v->data = NULL; // its absence has been reported
+        v->data = NULL;
+        if (err != -ENOENT) // its absence has been reported
+            v->fatal = err;
         return;
     }
     v->fatal = verify_space_begin(v);

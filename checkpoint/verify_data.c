@@ -34,11 +34,13 @@ static uint16_t used_part(const uint8_t *block)
     return (uint16_t)used;
 }
 
-// The run in one call, or, when that fails, what of it can be read; the rest is reported.
+// The run in one call, or, when that fails, what of it can be read; the rest is reported. So is a
+// failure that does not come again: what a disk has refused to read once is not sound.
 static void read_run(struct verify *v, uint64_t id, uint64_t first_block, uint64_t address,
                      uint32_t count, bool *ret_bad)
 {
     const uint64_t off = address * BLOCK_BYTES;
+    bool any = false;
     int err = io_pread(v->data, v->buffer, (size_t)count * BLOCK_BYTES, off);
 
     for (uint32_t i = 0; i < count; i++) {
@@ -49,9 +51,12 @@ static void read_run(struct verify *v, uint64_t id, uint64_t first_block, uint64
         int block_err = io_pread(v->data, v->buffer + at, BLOCK_BYTES, off + at);
 
         ret_bad[i] = block_err < 0;
+        any = any || ret_bad[i];
         if (block_err < 0)
             data_damage(v, id, first_block + i, address + i, block_err, 0, 0);
     }
+    if (err < 0 && !any)
+        data_damage(v, id, first_block, address, err, 0, 0);
 }
 
 uint16_t verify_data(struct verify *v, uint64_t id, uint64_t first_block, uint64_t address,

@@ -207,8 +207,12 @@ int store_statfs(struct store *s, struct store_statfs *ret)
     struct io_space host = {0};
     int err = io_space(s->config.io, &host);
 
-    if (err < 0)
+    if (err < 0) {
+        message(&s->config.sink, MESSAGE_WARNING,
+                "the file system of the store cannot be asked for its space: %s (%s)",
+                err_text(err), err_name(err));
         return err;
+    }
     store_lock(s);
     space_get_stats(s->space, &sp);
     ret->inodes = s->inodes;

@@ -105,21 +105,29 @@ static bool still_referred(struct store *s, const struct run *r, uint32_t i)
     return refers;
 }
 
+static void run_damage(struct store_scrub *sc, const struct run *r, uint32_t i,
+                       struct store_damage d)
+{
+    bool extent = r->key.kind == KIND_EXTENT;
+
+    d.ino = r->key.ino;
+    d.address = r->address + i;
+    d.off = (extent ? r->key.off + i : r->index) * BLOCK_BYTES;
+    d.bytes = extent ? BLOCK_BYTES : 0; // no range of the file
+    if (still_referred(sc->store, r, i))
+        found(sc, &d, NULL);
+}
+
 static void check_run(struct store_scrub *sc, const struct run *r)
 {
-    bool skip[EXTENT_BLOCKS_MAX];
+    bool skip[EXTENT_BLOCKS_MAX], any = false;
     uint64_t off = r->address * BLOCK_BYTES;
 
     skip_dirty(sc->store, r, skip);
     int err = io_pread(sc->data, sc->buffer, (size_t)r->count * BLOCK_BYTES, off);
     for (uint32_t i = 0; i < r->count; i++) {
         uint8_t *bytes = sc->buffer + (size_t)i * BLOCK_BYTES;
-        struct store_damage d = {
-            .ino = r->key.ino,
-            .bytes = BLOCK_BYTES,
-            .off = (r->key.kind == KIND_EXTENT ? r->key.off + i : r->index) * BLOCK_BYTES,
-            .address = r->address + i,
-        };
+        struct store_damage d = {0};
 
         if (skip[i])
             continue;
@@ -135,12 +143,12 @@ static void check_run(struct store_scrub *sc, const struct run *r)
             d.expected = le64_get(r->sums[i]);
             d.found = sum;
         }
-        if (still_referred(sc->store, r, i)) {
-            if (r->key.kind != KIND_EXTENT)
-                d.bytes = 0; // no range of the file
-            found(sc, &d, NULL);
-        }
+        any = true;
+        run_damage(sc, r, i, d);
     }
+    // What a disk has refused to read once is not sound, whatever it says the second time.
+    if (err < 0 && !any)
+        run_damage(sc, r, 0, (struct store_damage){.code = err});
     pace(sc, (uint64_t)r->count * BLOCK_BYTES);
 }
 

@@ -404,8 +404,11 @@ static bool host_has_no_room(int r)
 }
 
 // Tries `*step` blocks behind `from`, then what is needed, then ever less: any growth helps,
-// because the reserve shrinks with what the store can become.
-static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_t *ret_capacity)
+// because the reserve shrinks with what the store can become. *ret_unsynced: the file has grown and
+// its sync has failed, which is a failure of the disk whatever its error says, and not a lack of
+// room.
+static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_t *ret_capacity,
+                         bool *ret_unsynced)
 {
     uint64_t step = AF_MAX(need, AF_MAX(GROW_MIN, AF_MIN(from / 8, GROW_MAX)));
     struct io_file *data = sp->config.data;
@@ -421,8 +424,11 @@ static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_
         int r = bytes + HOST_LEFT_BYTES > host.avail_bytes
                     ? -ENOSPC
                     : io_allocate(data, from * BLOCK_BYTES, bytes);
-        if (r == 0)
-            return io_sync(data);
+        if (r == 0) {
+            r = io_sync(data);
+            *ret_unsynced = r < 0;
+            return r;
+        }
         if (!host_has_no_room(r) || step <= GROW_LEAST)
             return r;
         step = step > need ? need : AF_MAX(step / 2, GROW_LEAST);
@@ -450,14 +456,15 @@ int space_grow(struct space *sp, struct af_mutex *lock, uint64_t blocks)
     sp->growing = true;
     uint64_t from = sp->capacity, room = sp->limit - from, to = from;
     uint64_t need = AF_MIN(with_map(AF_MIN(blocks, room)), room);
+    bool unsynced = false;
     af_unlock(lock);
 
-    r = allocate_host(sp, from, need, &to);
+    r = allocate_host(sp, from, need, &to, &unsynced);
 
     af_lock(lock);
     if (r == 0) {
         r = space_set_capacity(sp, AF_MAX(to, sp->capacity));
-    } else if (host_has_no_room(r)) {
+    } else if (host_has_no_room(r) && !unsynced) {
         sp->host_full = true;
         sp->refused = 0;
         r = 0;

@@ -52,8 +52,13 @@ static int write_runs(struct store *s, struct run *runs, size_t run_count)
                 le64_put(checksum(CSUM_DATA, 0, run->bytes + i * BLOCK_BYTES, BLOCK_BYTES));
         int err = write_run(s, run);
 
-        if (err < 0)
+        if (err < 0) {
+            message(&s->config.sink, MESSAGE_ERROR,
+                    "%llu blocks from block %llu of data could not be written: %s (%s)",
+                    (unsigned long long)run->count, (unsigned long long)run->address, err_text(err),
+                    err_name(err));
             return err;
+        }
         bytes += run->count * BLOCK_BYTES;
     }
     if (atomic_fetch_add(&s->unsynced_bytes, bytes) + bytes > UNSYNCED_MAX) {

@@ -220,7 +220,15 @@ static int fault_serve(struct store *s, struct fault *f)
     case FAULT_DATA:
         return fault_read(s, f);
     case FAULT_GROUP:
-        return space_load_group(s->space, &s->lock, f->number);
+        err = space_load_group(s->space, &s->lock, f->number);
+        if (err < 0)
+            message(
+                &s->config.sink, MESSAGE_ERROR,
+                "the space map of group %llu (blocks from %llu of data) cannot be read, so nothing is "
+                "allocated there: %s (%s); `aerofs check` tells more",
+                (unsigned long long)f->number, (unsigned long long)f->number * GROUP_BLOCKS,
+                err_text(err), err_name(err));
+        return err;
     case FAULT_GROW:
         err = space_grow(s->space, &s->lock, f->number);
         if (err < 0 &&

@@ -324,12 +324,18 @@ static int add_standby_locked(struct wal *wal)
     struct wal_segment *old = pool_take_locked(wal);
     bool recycled = old != NULL;
     bool fatal = false;
+    int last_error = wal->prepare_error; // what is tried again and again is told once
 
     af_unlock(&wal->lock);
     int r = make_standby(wal, number, old, &segment, &fatal);
     if (r == 0 && !recycled)
         message(&wal->config.sink, MESSAGE_INFO, "log segment %016llx made",
                 (unsigned long long)number);
+    else if (r < 0 && !fatal && (recycled || r != last_error)) // `fatal` has its own message
+        message(&wal->config.sink, MESSAGE_WARNING,
+                "log segment %016llx could not be %s: %s (%s)%s", (unsigned long long)number,
+                recycled ? "made of an old one" : "made", err_text(r), err_name(r),
+                recycled ? "; it is dropped, and another takes its place" : "");
     af_lock(&wal->lock);
     if (r < 0) {
         // A failed sync says that nobody knows what is on disk; and without a segment the waiting

@@ -108,6 +108,8 @@ static void test_crash_while_a_leftover_segment_is_replaced(void **state)
 
     (void)state;
     steps(s, 5);
+    once(s, SIM_BIT(SIM_UNLINK), SIM_FAULT_FAIL, -EIO); // which is not the end of it
+    once(s, SIM_BIT(SIM_CREATE), SIM_FAULT_FAIL, -EIO);
     for (unsigned i = 0; i < 12; i++) {
         char path[32];
 
@@ -125,6 +127,7 @@ static void test_crash_after_a_segment_could_not_be_made(void **state)
 
     (void)state;
     once(s, SIM_BIT(SIM_WRITE), SIM_FAULT_PARTIAL, -ENOSPC);
+    once(s, SIM_BIT(SIM_UNLINK), SIM_FAULT_FAIL, -EIO);
     grow(s);
     scene_end(s, SIM_UNLINK, "wal/");
 }
@@ -135,6 +138,7 @@ static void test_crash_after_a_segment_could_not_be_recycled(void **state)
 
     (void)state;
     once(s, SIM_BIT(SIM_RENAME), SIM_FAULT_FAIL, -EIO);
+    once(s, SIM_BIT(SIM_UNLINK), SIM_FAULT_FAIL, -EIO);
     roll(s);
     scene_end(s, SIM_UNLINK, "wal/");
 }
@@ -149,6 +153,7 @@ static void test_crash_while_the_log_shrinks(void **state)
     world_close(&s->w);
     crashes_try(&s->c);
     s->w.fx.options.log_bytes = UINT64_C(256) << 10;
+    once(s, SIM_BIT(SIM_UNLINK), SIM_FAULT_FAIL, -EIO);
     crashes_reopen(&s->c);
     roll(s);
     scene_end(s, SIM_UNLINK, "wal/");
@@ -177,6 +182,7 @@ static void test_crash_while_the_log_is_closed(void **state)
     assert_int_equal(err, model_setattr(&s->w.m, INO_ROOT, NULL, &attr, STORE_SET_MODE));
     assert_int_equal(store_sync(s->w.fx.store, &waiter), 0);
     store_kick(s->w.fx.store);
+    once(s, SIM_BIT(SIM_DONE_WRITE), SIM_FAULT_AFTER, -EIO);
     fixture_abandon(&s->w.fx);
     crashes_try(&s->c);
     scene_end(s, SIM_DONE_WRITE, "wal/");

@@ -107,6 +107,12 @@ uint64_t sim_fault_hits(const struct sim *sim, unsigned fault)
     return sim->faults[fault].hits;
 }
 
+const char *sim_fault_site(const struct sim *sim, unsigned fault)
+{
+    AF_ASSERT(fault < sim->fault_count);
+    return sim->faults[fault].site;
+}
+
 void sim_faults_clear(struct sim *sim)
 {
     sim->fault_count = 0;
@@ -211,6 +217,7 @@ struct sim_fate sim_decide(struct sim *sim, enum sim_call call, const char *path
             sim->faults[i].hits++;
             fate = fault_fate(&sim->faults[i].fault);
             decided = true;
+            sim->faults[i].site = site;
             census_fault_point(site);
         }
     }

@@ -83,6 +83,7 @@ struct sim_armed_fault {
     struct sim_fault fault;
     char path[SIM_PATH_BYTES];
     uint64_t seen, hits;
+    const char *site;
 };
 
 struct sim {

@@ -310,8 +310,9 @@ static struct sim *disk_with(uint64_t sequence0, uint64_t sequence1)
     struct io *io = sim_io(sim);
     struct superblock sb = example(1);
     struct io_file *file;
+    int spare = 0;
 
-    assert_int_equal(superblock_replace(io, SUPERBLOCK_FILE_NEW, &sb), 0);
+    assert_int_equal(superblock_replace(io, SUPERBLOCK_FILE_NEW, &sb, &spare), 0);
     assert_int_equal(io_file_open(io, SUPERBLOCK_FILE, IO_WRITE, &file), 0);
     sb.sequence = sequence0;
     assert_int_equal(superblock_write(file, 0, &sb), 0);
@@ -399,11 +400,12 @@ static void test_replacing_the_file_is_atomic(void **state)
                 struct sim *sim = disk_with(4, 5);
                 struct superblock sb = example(1);
                 struct superblock_slots slots;
+                int spare = 0;
 
                 sim_power_cut(sim, SIM_CUT_KEEP_ALL, 0);
                 sb.sequence = 9;
                 sim_crash_at(sim, event, (enum sim_crash_mode)mode);
-                int err = superblock_replace(sim_io(sim), SUPERBLOCK_FILE_RECOVER, &sb);
+                int err = superblock_replace(sim_io(sim), SUPERBLOCK_FILE_RECOVER, &sb, &spare);
                 sim_power_cut(sim, seed < 3 ? SIM_CUT_RANDOM : SIM_CUT_GARBAGE, seed);
                 sim_count_crash(sim);
                 assert_int_equal(superblock_load(sim_io(sim), &slots), 0);
