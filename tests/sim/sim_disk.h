@@ -185,7 +185,7 @@ unsigned sim_fault_add(struct sim *sim, const struct sim_fault *fault);
 uint64_t sim_fault_hits(const struct sim *sim, unsigned fault); // how often it has acted
 // The call site (base/io.h) at which it acted last; NULL: none.
 const char *sim_fault_site(const struct sim *sim, unsigned fault);
-void sim_faults_clear(struct sim *sim);                         // releases nothing that is held
+void sim_faults_clear(struct sim *sim); // releases nothing that is held
 void sim_release_held(struct sim *sim);
 
 // With `lazy`, io_reap(false) finishes a seeded choice of the operations under way, in any order,
