@@ -404,18 +404,19 @@ static bool host_has_no_room(int r)
 }
 
 // Tries `*step` blocks behind `from`, then what is needed, then ever less: any growth helps,
-// because the reserve shrinks with what the store can become. *ret_unsynced: the file has grown and
-// its sync has failed, which is a failure of the disk whatever its error says, and not a lack of
-// room.
+// because the reserve shrinks with what the store can become. *ret_failed: whatever the error says,
+// it is no lack of room: the sync of the file that has grown, or the question for the room, failed.
 static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_t *ret_capacity,
-                         bool *ret_unsynced)
+                         bool *ret_failed)
 {
     uint64_t step = AF_MAX(need, AF_MAX(GROW_MIN, AF_MIN(from / 8, GROW_MAX)));
     struct io_file *data = sp->config.data;
     struct io_space host;
     int asked = io_space(data->io, &host);
-    if (asked < 0)
+    if (asked < 0) {
+        *ret_failed = true;
         return asked;
+    }
     for (;;) {
         *ret_capacity = round_capacity(sp, from + step);
         if (sp->config.read_only)
@@ -426,7 +427,7 @@ static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_
                     : io_allocate(data, from * BLOCK_BYTES, bytes);
         if (r == 0) {
             r = io_sync(data);
-            *ret_unsynced = r < 0;
+            *ret_failed = r < 0;
             return r;
         }
         if (!host_has_no_room(r) || step <= GROW_LEAST)
@@ -456,15 +457,15 @@ int space_grow(struct space *sp, struct af_mutex *lock, uint64_t blocks)
     sp->growing = true;
     uint64_t from = sp->capacity, room = sp->limit - from, to = from;
     uint64_t need = AF_MIN(with_map(AF_MIN(blocks, room)), room);
-    bool unsynced = false;
+    bool failed = false;
     af_unlock(lock);
 
-    r = allocate_host(sp, from, need, &to, &unsynced);
+    r = allocate_host(sp, from, need, &to, &failed);
 
     af_lock(lock);
     if (r == 0) {
         r = space_set_capacity(sp, AF_MAX(to, sp->capacity));
-    } else if (host_has_no_room(r) && !unsynced) {
+    } else if (host_has_no_room(r) && !failed) {
         sp->host_full = true;
         sp->refused = 0;
         r = 0;
