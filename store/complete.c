@@ -250,8 +250,12 @@ int complete(struct store *s, struct fault *f, struct oinode *oi)
     if (err == 0)
         err = op_commit(s, f, &d.op, p->data_number);
     draft_free(s, &d, err < 0);
-    if (err < 0)
+    if (err < 0) {
+        if (!p->is_new && d.op.inode.content_id != p->staged_id &&
+            d.op.inode.content_id != in.content_id)
+            ino_return(s, d.op.inode.content_id);
         return err;
+    }
     if (!p->is_new && d.op.inode.content_id != in.content_id && in.blocks > 0)
         reap_add(s, in.content_id, ORPHAN_CONTENT); // where the operation has put it
     pending_done(s, oi);

@@ -183,6 +183,12 @@ uint64_t ino_new(struct store *s)
     return s->next_ino++;
 }
 
+void ino_return(struct store *s, uint64_t ino)
+{
+    if (ino != 0 && s->next_ino == ino + 1)
+        s->next_ino = ino;
+}
+
 // ---- the table of open inodes ----
 
 static size_t ino_bucket(uint64_t ino, size_t buckets)

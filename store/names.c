@@ -160,6 +160,7 @@ static int make_locked(struct store *s, struct fault *f, uint64_t parent, const 
     if (err < 0) {
         if (op.target_address != 0)
             space_release(s->space, op.target_address, 1);
+        ino_return(s, op.ino);
         return err;
     }
     inode_to_attr(op.ino, &op.inode, ret);

@@ -435,6 +435,8 @@ static int stage_locked(struct store *s, struct fault *f, uint64_t ino)
     if (err == 0) {
         p->staged_id = op.ino;
         stage_forget(s, p, op.piece_count);
+    } else if (!p->staged_id) {
+        ino_return(s, op.ino);
     }
     op_free(&op);
     return err;

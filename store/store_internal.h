@@ -200,6 +200,9 @@ int inode_current(struct store *s, struct fault *f, uint64_t ino, struct inode *
                   struct oinode **ret_oi);
 void inode_to_attr(uint64_t ino, const struct inode *in, struct store_attr *ret);
 uint64_t ino_new(struct store *s);
+// Of an attempt that came to nothing, under the same hold of the lock: the next attempt gets the
+// same number, so what is given out does not depend on which blocks were in memory. 0: none.
+void ino_return(struct store *s, uint64_t ino);
 struct oinode *oinode_find(struct store *s, uint64_t ino);
 struct oinode *oinode_get(struct store *s, uint64_t ino); // made when absent; NULL: out of memory
 void oinode_put(struct store *s, struct oinode *oi);      // freed when nothing is open or pending

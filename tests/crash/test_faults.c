@@ -21,49 +21,8 @@
 #include <cmocka.h>
 
 #include "base/err.h"
+#include "tests/lib/failures.h"
 #include "tests/lib/world.h"
-
-struct kind {
-    const char *name;
-    uint32_t calls;
-    const char *path; // NULL: any
-    enum sim_fault_effect effect;
-    int error;
-};
-
-#define DURABLE_WRITES (SIM_BIT(SIM_START_WRITE) | SIM_BIT(SIM_DONE_WRITE))
-#define ALL_SYNCS      (SIM_BIT(SIM_SYNC) | SIM_BIT(SIM_START_SYNC) | SIM_BIT(SIM_DONE_SYNC))
-
-static const struct kind kinds[] = {
-    {"read fails", SIM_BIT(SIM_READ), NULL, SIM_FAULT_FAIL, -EIO},
-    {"read brings a wrong bit", SIM_BIT(SIM_READ), NULL, SIM_FAULT_CORRUPT, -EIO},
-    {"write fails", SIM_BIT(SIM_WRITE), NULL, SIM_FAULT_FAIL, -EIO},
-    {"write is cut short", SIM_BIT(SIM_WRITE), NULL, SIM_FAULT_PARTIAL, -EIO},
-    {"write finds no space", SIM_BIT(SIM_WRITE), NULL, SIM_FAULT_PARTIAL, -ENOSPC},
-    {"allocation finds no space", SIM_BIT(SIM_ALLOCATE), NULL, SIM_FAULT_FAIL, -ENOSPC},
-    {"allocation fails", SIM_BIT(SIM_ALLOCATE), NULL, SIM_FAULT_PARTIAL, -EIO},
-    {"sync fails", ALL_SYNCS, NULL, SIM_FAULT_FAIL, -EIO},
-    {"sync fails and the cache looks clean", ALL_SYNCS, NULL, SIM_FAULT_LOST, -EIO},
-    {"sync works and says no", ALL_SYNCS, NULL, SIM_FAULT_AFTER, -EIO},
-    {"log write fails", DURABLE_WRITES, "wal/*", SIM_FAULT_FAIL, -EIO},
-    {"log write is cut short", DURABLE_WRITES, "wal/*", SIM_FAULT_PARTIAL, -EIO},
-    {"log write finds no space", DURABLE_WRITES, "wal/*", SIM_FAULT_PARTIAL, -ENOSPC},
-    {"log write fails and looks done", DURABLE_WRITES, "wal/*", SIM_FAULT_LOST, -EIO},
-    {"log write works and says no", DURABLE_WRITES, "wal/*", SIM_FAULT_AFTER, -EIO},
-    {"superblock write is cut short", SIM_BIT(SIM_WRITE), "superblock*", SIM_FAULT_PARTIAL, -EIO},
-    {"superblock write works and says no", SIM_BIT(SIM_WRITE), "superblock*", SIM_FAULT_AFTER,
-     -EIO},
-    {"superblock sync fails", SIM_BIT(SIM_SYNC), "superblock*", SIM_FAULT_LOST, -EIO},
-    {"creation of a file fails", SIM_BIT(SIM_CREATE), NULL, SIM_FAULT_FAIL, -EIO},
-    {"creation of a file finds no space", SIM_BIT(SIM_CREATE), NULL, SIM_FAULT_FAIL, -ENOSPC},
-    {"rename fails", SIM_BIT(SIM_RENAME), NULL, SIM_FAULT_FAIL, -EIO},
-    {"rename works and says no", SIM_BIT(SIM_RENAME), NULL, SIM_FAULT_AFTER, -EIO},
-    {"directory sync fails", SIM_BIT(SIM_SYNC_DIR), NULL, SIM_FAULT_LOST, -EIO},
-    {"opening fails", SIM_BIT(SIM_OPEN), NULL, SIM_FAULT_FAIL, -EIO},
-    {"no permission", SIM_BIT(SIM_OPEN) | SIM_BIT(SIM_CREATE), NULL, SIM_FAULT_FAIL, -EACCES},
-    {"size fails", SIM_BIT(SIM_SIZE), NULL, SIM_FAULT_FAIL, -EIO},
-    {"listing fails", SIM_BIT(SIM_LIST), NULL, SIM_FAULT_FAIL, -EIO},
-};
 
 struct counts {
     uint64_t hits, surfaced, failed_stores;
@@ -197,7 +156,7 @@ static void work(struct world *w)
 }
 
 // True when the fault acted.
-static bool run(const struct kind *kind, uint64_t seed, uint64_t skip, uint64_t times,
+static bool run(const struct failure *kind, uint64_t seed, uint64_t skip, uint64_t times,
                 struct counts *n, bool *ret_failed)
 {
     struct sim_fault fault = {.calls = kind->calls,
@@ -235,7 +194,7 @@ static bool run(const struct kind *kind, uint64_t seed, uint64_t skip, uint64_t 
     return hit;
 }
 
-static bool fault_of_kind(const struct kind *kind, uint64_t seed, uint64_t times, bool all)
+static bool fault_of_kind(const struct failure *kind, uint64_t seed, uint64_t times, bool all)
 {
     struct rng r = {rng_mix(seed, times)};
     struct counts n = {0};
@@ -260,9 +219,9 @@ static void test_errors_of_the_disk_are_told_and_lose_nothing(void **state)
 
     (void)state;
     for (uint64_t k = 0; k < (all ? 1 : runs); k++)
-        for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        for (size_t i = 0; i < failure_count; i++)
             for (unsigned f = 0; f < 2; f++)
-                if (fault_of_kind(&kinds[i], seed + k, f ? SIM_FOREVER : 1, all))
+                if (fault_of_kind(&failures[i], seed + k, f ? SIM_FOREVER : 1, all))
                     fail_msg("repeat with SEED=%llu", (unsigned long long)(seed + k));
 }
 
@@ -281,7 +240,7 @@ static uint64_t tree_hash(struct fixture *fx)
 
 // Recovers the crashed disk of `w` with the fault; then without. It may refuse, but it must come to
 // `hash` in the end, and must not have shown anything else. True when the fault acted.
-static bool recover_with_fault(struct world *w, const struct kind *kind, uint64_t skip,
+static bool recover_with_fault(struct world *w, const struct failure *kind, uint64_t skip,
                                uint64_t times, uint64_t hash, struct counts *n)
 {
     struct sim_fault fault = {.calls = kind->calls,
@@ -338,12 +297,12 @@ static void recoveries(uint64_t seed, struct counts *n)
     uint64_t hash = tree_hash(&fx);
 
     fixture_free(&fx);
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && !w.failed; i++) {
+    for (size_t i = 0; i < failure_count && !w.failed; i++) {
         for (unsigned f = 0; f < 2 && !w.failed; f++) {
             uint64_t skip = 0;
 
             while (!w.failed &&
-                   recover_with_fault(&w, &kinds[i], skip, f ? SIM_FOREVER : 1, hash, n))
+                   recover_with_fault(&w, &failures[i], skip, f ? SIM_FOREVER : 1, hash, n))
                 skip++;
         }
     }

@@ -84,18 +84,23 @@ void fixture_free(struct fixture *fx)
     fx->sim = NULL;
 }
 
+static struct io *fixture_io(struct fixture *fx)
+{
+    return fx->io ? fx->io : sim_io(fx->sim);
+}
+
 int fixture_create(struct fixture *fx)
 {
     const struct store_cred cred = {.uid = 1000, .gid = 1000};
 
-    return engine_create(sim_io(fx->sim), &fx->options, &cred);
+    return engine_create(fixture_io(fx), &fx->options, &cred);
 }
 
 int fixture_open(struct fixture *fx)
 {
     AF_ASSERT(!fx->engine);
     int err =
-        engine_open(sim_io(fx->sim), &fx->options, &fx->engine, fx->refusal, sizeof(fx->refusal));
+        engine_open(fixture_io(fx), &fx->options, &fx->engine, fx->refusal, sizeof(fx->refusal));
 
     fx->store = err == 0 ? engine_store(fx->engine) : NULL;
     if (err < 0)

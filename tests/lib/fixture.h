@@ -11,6 +11,7 @@
 
 struct fixture {
     struct sim *sim;       // owned
+    struct io *io;         // in the place of the simulated disk; borrowed. NULL: none
     struct engine *engine; // NULL: not open
     struct store *store;
     struct engine_options options;
