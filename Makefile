@@ -93,6 +93,7 @@ UNIT_TESTS := $(sort $(wildcard tests/unit/test_*.c))
 MODEL_TESTS := $(sort $(wildcard tests/model/test_*.c))
 CRASH_TESTS := $(sort $(wildcard tests/crash/test_*.c))
 MOUNT_TESTS := $(sort $(wildcard tests/mount/test_*.sh))
+PROGRAM_TESTS := $(filter-out %/lib.sh,$(sort $(wildcard tests/programs/*.sh)))
 BENCH_SOURCES := $(sort $(wildcard tests/bench/*.c))
 POWERCUT_SOURCES := $(sort $(wildcard tests/powercut/*.c))
 FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
@@ -116,8 +117,8 @@ TEST_PROGRAMS := $(call programs,$(TEST_SOURCES))
 BENCH_PROGRAMS := $(call programs,$(BENCH_SOURCES))
 POWERCUT := $(if $(POWERCUT_SOURCES),$(BIN)/powercut-mount)
 
-.PHONY: all libs programs powercut deps deps-test deps-fuzz deps-lint run test check check-asan check-tsan check-clang check-crash \
-	check-one exercise fuzz fuzz-smoke fuzz-run golden bench lint format install uninstall clean help FORCE
+.PHONY: all libs programs powercut deps deps-test deps-programs deps-fuzz deps-lint run test check check-asan check-tsan check-clang \
+	check-crash check-programs check-one exercise fuzz fuzz-smoke fuzz-run golden bench lint format install uninstall clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -186,6 +187,8 @@ deps:
 	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps build)
 deps-test: | deps
 	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps test)
+deps-programs: | deps-test
+	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps programs)
 deps-fuzz: | deps
 	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps fuzz)
 deps-lint: | deps
@@ -226,6 +229,11 @@ check-clang:
 check-crash: $(call programs,$(MODEL_TESTS) $(CRASH_TESTS))
 	$(Q)$(if $(RUNS),AEROFS_TEST_RUNS=$(RUNS)) $(if $(SEED),AEROFS_TEST_SEED=$(SEED)) $(RUN_TESTS) --timeout 86400 \
 		--output $(if $(T),$(OUT)/$(T),$(call programs,$(MODEL_TESTS) $(CRASH_TESTS)))
+
+# Real programs on a mount (docs/PROGRAMS.md); takes the better part of an hour. One alone: T=tests/programs/X.sh. VARIANT=asan or
+# tsan runs them on such a daemon.
+check-programs: all powercut deps-programs
+	$(Q)CC='$(CC)' AEROFS_TEST_VARIANT=$(VARIANT) $(RUN_TESTS) --timeout $(or $(TIMEOUT),3600) --output $(or $(T),$(PROGRAM_TESTS))
 
 # One test with its output: make check-one T=tests/unit/test_wal
 check-one: $(if $(filter %.sh,$(T)),all powercut,$(OUT)/$(T))
@@ -292,6 +300,7 @@ help:
 	  'make test         build and run every test' \
 	  'make check        the tests that need no mount; check-asan, check-tsan, check-clang: in other builds' \
 	  'make check-crash  the model and crash tests: RUNS=rounds SEED=first [T=tests/crash/test_X]' \
+	  'make check-programs  SQLite, PostgreSQL, git, dpkg, rsync, fio and others on a mount, with crashes [T=tests/programs/X.sh]' \
 	  'make check-one    one test with its output: T=tests/unit/test_X or T=tests/mount/test_X.sh' \
 	  'make fuzz-smoke   every fuzz target for a few seconds; make fuzz: FUZZ_SECONDS= each [T=tests/fuzz/fuzz_X]' \
 	  'make exercise     the exerciser on a mount: MINUTES=15 [SEED=n]' \

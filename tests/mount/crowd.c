@@ -2,14 +2,23 @@
 // Many clients at once.
 //
 //   crowd mix DIRECTORY THREADS OPERATIONS SEED one|many
-//       each thread changes its own keys, in one directory or in one each, and verifies every byte,
-//       size and name
-//   crowd calls DIRECTORY MS      calls that need no disk, one after the other; prints the longest,
-//   in ms crowd read FILE MS BYTES      reads past the kernel's cache at random offsets; prints the
-//   longest, in ms crowd write DIRECTORY THREADS BYTES SECONDS    overwrites files, without fsync;
-//   prints how many crowd fsync DIRECTORY THREADS ROUNDS    create, write, fsync, close; prints the
-//   shortest fsync, in ms crowd lookup DIRECTORY COUNT  stat of COUNT names, existing (0 to 999)
-//   and not
+//   crowd calls DIRECTORY MS
+//   crowd read FILE MS BYTES
+//   crowd write DIRECTORY THREADS BYTES SECONDS
+//   crowd fsync DIRECTORY THREADS ROUNDS
+//   crowd lookup DIRECTORY COUNT
+//
+// mix: each thread changes its own keys, in one directory or in one each, and verifies every byte.
+//
+// calls: what needs no disk, one call after the other; prints the longest, in ms.
+//
+// read: past the kernel's cache, at random offsets; prints the longest, in ms.
+//
+// write: overwrites files, without fsync; prints how many.
+//
+// fsync: creates, writes, syncs, closes; prints the shortest fsync, in ms.
+//
+// lookup: stat of COUNT names, in turn existing (0 to 9999) and absent.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -324,7 +333,7 @@ static int lookup(unsigned long count)
     for (unsigned long i = 0; i < count; i++) {
         bool there = i % 2 == 0;
         snprintf(path, sizeof(path), "%s/%s%lu", directory, there ? "" : "absent-",
-                 there ? i / 2 % 1000 : i);
+                 there ? i / 2 % 10000 : i);
         if (stat(path, &st) ? there || errno != ENOENT : !there)
             die("stat", path);
     }

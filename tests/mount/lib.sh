@@ -54,6 +54,12 @@ on_error() {
 trap 'on_error $? "$BASH_COMMAND"' ERR
 set -o errtrace
 
+# ---- sanitizers ----
+
+# A daemon in the background has no stderr: what a sanitizer finds goes to a file, and fails the test at its end.
+export ASAN_OPTIONS="${ASAN_OPTIONS:-}:log_path=$TEST_DIR/sanitizer" UBSAN_OPTIONS="${UBSAN_OPTIONS:-}:log_path=$TEST_DIR/sanitizer"
+export TSAN_OPTIONS="${TSAN_OPTIONS:-}:log_path=$TEST_DIR/sanitizer"
+
 # ---- cleaning up ----
 
 mounts_here() { awk -v dir="$TEST_DIR/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | tac; }
@@ -75,6 +81,10 @@ cleanup() {
         umount -l "$m" 2>/dev/null || fusermount3 -uz "$m" 2>/dev/null
     done < <(mounts_here)
     wait 2>/dev/null
+    if compgen -G "$TEST_DIR/sanitizer.*" >/dev/null; then
+        head -n 60 "$TEST_DIR"/sanitizer.* >&2
+        [ $code -ne 0 ] || code=1
+    fi
     [ -z "${TEST_DIR_IS_OURS:-}" ] || rm -rf "$TEST_DIR"
     exit $code
 }

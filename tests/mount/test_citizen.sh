@@ -9,7 +9,7 @@ needs make python3 unshare setpriv
 # ---- umount ----
 
 # Half a second for every write of the log and every sync: a daemon that takes long to close its store.
-slow_start() { AEROFS_MOUNT=$AEROFS_POWERCUT start --delay-us 300000 "$@"; }
+slow_start() { AEROFS_MOUNT=$AEROFS_POWERCUT start --delay-us 300000; }
 is_free() { flock -n "${1:-$STORE}/lock" true || fail "the store is not free, held by $(cat "${1:-$STORE}/lock")"; }
 if [ -n "${AEROFS_POWERCUT:-}" ]; then
     slow_start
