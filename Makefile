@@ -38,8 +38,16 @@ VARIANT_FLAGS := -Wno-string-conversion
 else ifeq ($(VARIANT),fuzz)
 # libFuzzer comes with clang; its main() is linked into the fuzz targets only.
 CC := clang-14
-VARIANT_FLAGS := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+VARIANT_FLAGS = -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer -Wno-string-conversion
+# What the fuzzer need not find its way through costs it time only: comparisons outside the decoders, and coverage of
+# checksums and of the tests' own code.
+FUZZ_DECODERS := store/op store/node store/space_format checkpoint/superblock wal/wal_format wal/wal_tail
+NO_COMPARES = $(if $(filter $(FUZZ_DECODERS:%=%.c) tests/fuzz/%,$<),,-fno-sanitize-coverage=trace-cmp)
+VARIANT_FLAGS += $(NO_COMPARES)
+build/fuzz/base/checksum.o build/fuzz/tests/sim/%.o build/fuzz/tests/lib/%.o: \
+	VARIANT_FLAGS := -O2 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
+	-Wno-string-conversion
 else ifeq ($(VARIANT),obj)
 VARIANT_FLAGS :=
 else
@@ -100,6 +108,8 @@ FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_HELP := tests/fuzz/mutate.c
 GOLDEN_SOURCES := tests/golden/make_golden.c
 TEST_SOURCES := $(UNIT_TESTS) $(MODEL_TESTS) $(CRASH_TESTS)
+# Nothing refers to it, so no library would give it to a program.
+CASE_FILTER = $(OUT)/tests/lib/case_filter.o
 
 objects = $(patsubst %.c,$(OUT)/%.o,$(1))
 programs = $(patsubst %.c,$(OUT)/%,$(1))
@@ -117,8 +127,9 @@ TEST_PROGRAMS := $(call programs,$(TEST_SOURCES))
 BENCH_PROGRAMS := $(call programs,$(BENCH_SOURCES))
 POWERCUT := $(if $(POWERCUT_SOURCES),$(BIN)/powercut-mount)
 
-.PHONY: all libs programs powercut deps deps-test deps-programs deps-fuzz deps-lint run test check check-asan check-tsan check-clang \
-	check-crash check-programs check-one exercise fuzz fuzz-smoke fuzz-run golden bench lint format install uninstall clean help FORCE
+.PHONY: all libs programs powercut deps deps-test deps-programs deps-fuzz deps-lint deps-model run test check check-asan \
+	check-tsan check-clang check-crash check-programs check-one exercise fuzz fuzz-smoke fuzz-run mutants model golden bench lint \
+	format install uninstall clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -165,9 +176,9 @@ $(BIN)/powercut-mount: $(call objects,$(POWERCUT_SOURCES)) $(libs_mountutil)
 
 # scripts/test-floors prints NAME.c:FLOOR for each test: the highest floor whose headers it includes.
 define test_program
-$(OUT)/$(1): $(OUT)/$(1).o $(OUT)/libtests.a $(libs_$(2))
+$(OUT)/$(1): $(OUT)/$(1).o $(CASE_FILTER) $(OUT)/libtests.a $(libs_$(2))
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(AF_LDFLAGS) -o $$@ $(OUT)/$(1).o -Wl,--start-group $(OUT)/libtests.a $(libs_$(2)) \
+	$$(Q)$$(CC) $$(AF_LDFLAGS) -o $$@ $(OUT)/$(1).o $(CASE_FILTER) -Wl,--start-group $(OUT)/libtests.a $(libs_$(2)) \
 		-Wl,--end-group $(if $(filter fs mountutil,$(2)),$$(FUSE_LIBS)) $$(TEST_LIBS) $$(BASE_LIBS)
 endef
 OTHER_SOURCES := $(BENCH_SOURCES) $(GOLDEN_SOURCES)
@@ -191,6 +202,8 @@ deps-programs: | deps-test
 	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps programs)
 deps-fuzz: | deps
 	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps fuzz)
+deps-model:
+	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps model)
 deps-lint: | deps
 	$(Q)$(if $(filter no,$(DEPS)),:,scripts/deps lint)
 
@@ -250,6 +263,14 @@ fuzz fuzz-smoke: deps-fuzz
 fuzz-run: $(if $(T),$(OUT)/$(T),$(call programs,$(FUZZ_SOURCES)))
 	$(Q)tests/fuzz/run --seconds $(or $(FUZZ_SECONDS),5) $^
 
+# Broken versions of the program, each of which a test must notice. Some alone: NAMES="part of a name"
+mutants: all programs powercut deps-test
+	$(Q)scripts/mutants $(NAMES)
+
+# The protocol in docs/proofs/model, verified by Spin, and its broken variants refuted.
+model: deps-model
+	$(Q)docs/proofs/model/run
+
 # The images of this format version anew, into tests/golden (only when the version changes).
 golden: $(call programs,$(GOLDEN_SOURCES))
 	$(Q)$< tests/golden
@@ -304,6 +325,8 @@ help:
 	  'make check-one    one test with its output: T=tests/unit/test_X or T=tests/mount/test_X.sh' \
 	  'make fuzz-smoke   every fuzz target for a few seconds; make fuzz: FUZZ_SECONDS= each [T=tests/fuzz/fuzz_X]' \
 	  'make exercise     the exerciser on a mount: MINUTES=15 [SEED=n]' \
+	  'make mutants      broken versions of the program, each of which a test must notice [NAMES=…]' \
+	  'make model        verify the model of the protocol with Spin, refute its broken variants' \
 	  'make powercut     build/powercut-mount: a mount whose kill -9 is a power cut, for aerofs torture' \
 	  'make bench        measure against the file system of this machine' \
 	  'make lint         style, include rules, static analysis;  make format: clang-format everything' \

@@ -6,6 +6,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+
+// Whether `len` bytes are zeros. Comparing the bytes with those one place on leaves the work to
+// memcmp().
+static inline bool all_zero(const void *bytes, size_t len)
+{
+    const uint8_t *b = bytes;
+
+    return len == 0 || (b[0] == 0 && memcmp(b, b + 1, len - 1) == 0);
+}
 
 // Writer. Grows by realloc; after a failed allocation `failed` is set and further puts do nothing,
 // so callers check once at the end.

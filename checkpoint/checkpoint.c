@@ -185,7 +185,7 @@ int checkpoint_run(struct checkpoint *c)
         release(&r); // t7
         return 0;
     }
-    fail(c, r.step, err);
+    err = fail(c, r.step, err);
     store_frozen_free(c->store, r.frozen);
     superblock_free(&r.sb);
     return err;

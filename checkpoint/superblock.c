@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/checksum.h"
 #include "base/err.h"
@@ -38,14 +39,6 @@ static uint64_t slot_checksum(const uint8_t *bytes, size_t len)
     memset(head + CHECKSUM_AT, 0, sizeof(le64));
     return checksum2(CSUM_SUPERBLOCK, 0, head, sizeof(head), bytes + CHECKSUM_END,
                      len - CHECKSUM_END);
-}
-
-static bool all_zero(const uint8_t *bytes, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        if (bytes[i] != 0)
-            return false;
-    return true;
 }
 
 // ---- validation ----

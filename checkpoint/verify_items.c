@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/buf.h"
 #include "base/checksum.h"
 #include "base/err.h"
 #include "checkpoint/verify_internal.h"
@@ -18,14 +19,6 @@
 static uint64_t blocks_of(uint64_t bytes)
 {
     return bytes / BLOCK_BYTES + (bytes % BLOCK_BYTES != 0);
-}
-
-static bool all_zero(const uint8_t *bytes, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        if (bytes[i] != 0)
-            return false;
-    return true;
 }
 
 static void damage(struct verify *v, const char *what)

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/checksum.h"
 #include "base/err.h"
 
@@ -345,15 +346,6 @@ void node_copy_clean(uint8_t *ret_node, const uint8_t *node)
         const void *value = node_value(node, i, &len);
         memcpy(ret_node + le16_get(node_slot(node, i)->value_off), value, len);
     }
-}
-
-static bool all_zero(const uint8_t *bytes, size_t len)
-{
-    while (len > 0 && *bytes == 0) {
-        bytes++;
-        len--;
-    }
-    return len == 0;
 }
 
 // Who the block says it is, against what the reference to it says.

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/checksum.h"
 #include "base/err.h"
 
@@ -94,15 +95,6 @@ unsigned space_decode_index(const uint8_t *bytes, struct space_ref *refs)
                                      .free = le32_get(d->refs[i].free),
                                      .slot = d->refs[i].slot};
     return count;
-}
-
-static bool all_zero(const void *bytes, size_t len)
-{
-    const uint8_t *b = bytes;
-    for (size_t i = 0; i < len; i++)
-        if (b[i] != 0)
-            return false;
-    return true;
 }
 
 static int validate_header(const struct block_header_disk *h, enum block_type type,

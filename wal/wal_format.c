@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/checksum.h"
 #include "base/err.h"
 
@@ -21,11 +22,6 @@ uint64_t wal_format_salt(uint64_t log_seed, uint64_t epoch, uint64_t segment)
     in.segment = le64_put(segment);
     // Kind 0 without a salt gives the seed 0: plain XXH3-64, as the format says.
     return checksum((enum checksum_kind)0, 0, &in, sizeof(in));
-}
-
-static bool all_zero(const uint8_t *bytes, size_t len)
-{
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
 }
 
 // The checksum of a header block, which stays as it is: the field counts as zero.

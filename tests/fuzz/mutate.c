@@ -176,24 +176,97 @@ static void reseal_file(struct sim *sim, const char *path, uint64_t off, uint64_
     }
 }
 
-// An instruction: file and flags, width, place in 16-byte granules and a byte, value.
-void mutate_image(struct sim *sim, const uint8_t *input, size_t size)
-{
-    for (unsigned n = 0; size >= 12 && n < 16; n++, input += 12, size -= 12) {
-        char path[SIM_PATH_BYTES] = DATA_FILE;
-        size_t width = (size_t)1 << (input[1] & 3);
-        uint64_t bytes, off = (uint64_t)(input[2] | input[3] << 8) << 4 | (input[1] >> 4);
+struct paths {
+    char list[32][SIM_PATH_BYTES];
+    size_t count;
+};
 
-        if ((input[0] & 3) == 0)
-            snprintf(path, sizeof(path), "%s", SUPERBLOCK_FILE);
-        else if ((input[0] & 3) == 1)
-            snprintf(path, sizeof(path), "wal/%016x.seg", 1 + (input[0] >> 4));
-        if (sim_file_size(sim, path, &bytes) < 0 || bytes < 8)
-            continue;
-        off %= bytes - 7;
-        if (sim_write_raw(sim, path, off, input + 4, width) < 0)
+static void note_path(void *arg, const char *path, bool is_dir)
+{
+    struct paths *p = arg;
+
+    if (!is_dir && p->count < AF_ARRAY_LEN(p->list))
+        snprintf(p->list[p->count++], SIM_PATH_BYTES, "%s", path);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+static void add_page(struct mutable_pages *pages, const char *path, uint64_t off)
+{
+    if (pages->count == pages->cap) {
+        pages->cap = pages->cap ? 2 * pages->cap : 64;
+        pages->list = realloc(pages->list, pages->cap * sizeof(pages->list[0]));
+        if (!pages->list)
             abort();
-        if (input[0] & 4)
-            reseal_file(sim, path, off, bytes);
     }
+    struct mutable_page *page = &pages->list[pages->count++];
+    *page = (struct mutable_page){.off = off};
+    snprintf(page->path, sizeof(page->path), "%s", path);
+}
+
+void mutable_pages_find(const struct sim *sim, struct mutable_pages *ret)
+{
+    static const uint8_t zeros[BLOCK_BYTES];
+    static uint8_t page[BLOCK_BYTES];
+    struct paths paths = {.count = 0};
+    uint64_t bytes;
+
+    *ret = (struct mutable_pages){0};
+    sim_each_path(sim, note_path, &paths);
+    qsort(paths.list, paths.count, sizeof(paths.list[0]), by_name);
+    for (size_t i = 0; i < paths.count; i++) {
+        bool blank = false;
+
+        if (sim_file_size(sim, paths.list[i], &bytes) < 0)
+            abort();
+        for (uint64_t off = 0; off + BLOCK_BYTES <= bytes; off += BLOCK_BYTES) {
+            if (sim_read_raw(sim, paths.list[i], off, page, sizeof(page)) < 0)
+                abort();
+            bool empty = memcmp(page, zeros, sizeof(page)) == 0;
+            if (!empty || !blank)
+                add_page(ret, paths.list[i], off);
+            blank = blank || empty;
+        }
+    }
+}
+
+enum { MUTATE_RESEAL = 1, MUTATE_COPY = 2, MUTATE_ZERO = 4 };
+
+// An instruction of 12 bytes: flags; width and low bits of the place in the page; the rest of the
+// place; the page; eight bytes to be put there, or the number of the page whose bytes are.
+bool mutate_image(struct sim *sim, const struct mutable_pages *pages, const uint8_t *input,
+                  size_t size)
+{
+    bool resealed = false;
+
+    for (unsigned n = 0; size >= 12 && n < 16; n++, input += 12, size -= 12) {
+        const struct mutable_page *page = &pages->list[input[3] % pages->count];
+        const struct mutable_page *other = &pages->list[input[4] % pages->count];
+        uint8_t bytes[BLOCK_BYTES] = {0};
+        size_t width = (size_t)1 << (input[1] & 3), at = (size_t)input[2] << 4 | input[1] >> 4;
+        uint64_t file_bytes;
+
+        if (at > BLOCK_BYTES - width)
+            at = BLOCK_BYTES - width;
+        memcpy(bytes + at, input + 4, width);
+        if (input[0] & (MUTATE_COPY | MUTATE_ZERO)) {
+            memset(bytes, 0, sizeof(bytes));
+            at = 0;
+            width = sizeof(bytes);
+        }
+        if ((input[0] & MUTATE_COPY) &&
+            sim_read_raw(sim, other->path, other->off, bytes, sizeof(bytes)) < 0)
+            abort();
+        if (sim_write_raw(sim, page->path, page->off + at, bytes + at, width) < 0 ||
+            sim_file_size(sim, page->path, &file_bytes) < 0)
+            abort();
+        if (input[0] & MUTATE_RESEAL) {
+            reseal_file(sim, page->path, page->off + at, file_bytes);
+            resealed = true;
+        }
+    }
+    return resealed;
 }

@@ -14,7 +14,19 @@ void reseal_superblock(uint8_t slot[65536]);
 // After a change of block `address` of `data`: its checksum in its parent, and so on up to both
 // superblock slots. Blocks that the newest superblock does not reach stay as they are.
 void reseal_block(struct sim *sim, uint64_t address);
-// Flips bits or overwrites numbers as the input says, `file` after `file`; reseals when it says so.
-void mutate_image(struct sim *sim, const uint8_t *input, size_t size);
+// The pages of all files that hold anything but zeros, and one of zeros of each file.
+struct mutable_page {
+    char path[SIM_PATH_BYTES];
+    uint64_t off;
+};
+struct mutable_pages {
+    struct mutable_page *list;
+    size_t count, cap;
+};
+void mutable_pages_find(const struct sim *sim, struct mutable_pages *ret);
+// Overwrites numbers, whole pages or nothing but zeros, as the input says, in any of the pages;
+// puts checksums right where it says so, and returns whether it did.
+bool mutate_image(struct sim *sim, const struct mutable_pages *pages, const uint8_t *input,
+                  size_t size);
 
 #endif

@@ -12,7 +12,7 @@ static int save(const char *dir, const char *kind, bool dirty)
     struct buf out;
     struct canon list;
     char path[512];
-    struct sim *sim = golden_build(dirty);
+    struct sim *sim = golden_build(dirty, 0);
 
     buf_init(&out);
     golden_pack(sim, &out);

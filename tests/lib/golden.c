@@ -104,13 +104,14 @@ static void tear(struct sim *sim)
     superblock_slots_free(&slots);
 }
 
-struct sim *golden_build(bool dirty)
+struct sim *golden_build(bool dirty, uint64_t max_bytes)
 {
     struct fixture fx;
     struct store_file *open;
     struct sim *sim;
 
     fixture_init(&fx, 1);
+    fx.options.max_bytes = max_bytes;
     ok(fixture_create(&fx));
     ok(fixture_open(&fx));
     fill(&fx);

@@ -15,8 +15,9 @@
 #include "tests/lib/fixture.h"
 
 // The store, closed cleanly; or, with `dirty`, as a crash leaves it: an open file that was
-// unlinked, records after the checkpoint, and a last group that is torn.
-struct sim *golden_build(bool dirty);
+// unlinked, records after the checkpoint, and a last group that is torn. `max_bytes`: cap of the
+// store, 0: none.
+struct sim *golden_build(bool dirty, uint64_t max_bytes);
 void golden_pack(const struct sim *sim, struct buf *out);
 // NULL: not a container.
 struct sim *golden_unpack(const uint8_t *bytes, size_t len);

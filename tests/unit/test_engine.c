@@ -413,6 +413,95 @@ static void test_rotten_root_is_refused(void **state)
     world_destroy(w);
 }
 
+// A write of a part of a block reads the rest of it: what is rotten there must not get a right
+// checksum by being written again.
+static void test_rotten_content_is_neither_read_nor_written_into(void **state)
+{
+    static uint8_t content[CONTENT_MAX], block[4096];
+    struct world *w = world_create();
+    struct store_file *file;
+    struct store_attr attr;
+    uint64_t bytes, at = 0;
+    size_t got;
+
+    (void)state;
+    must_open(w);
+    must_put(w, "a", 1, 50000);
+    must_close(w);
+    content_of("a", 1, 50000, content);
+    assert_int_equal(sim_file_size(w->sim, "data", &bytes), 0);
+    for (uint64_t off = 0; off < bytes && at == 0; off += sizeof(block)) {
+        assert_int_equal(sim_read_raw(w->sim, "data", off, block, sizeof(block)), 0);
+        if (memcmp(block, content + sizeof(block), sizeof(block)) == 0)
+            at = off;
+    }
+    assert_true(at > 0);
+    assert_int_equal(sim_flip_bits(w->sim, "data", at + 1000, 1), 0);
+
+    must_open(w);
+    struct store *s = engine_store(w->engine);
+    assert_int_equal(store_lookup(s, STORE_BLOCK, INO_ROOT, "a", &attr), 0);
+    assert_int_equal(
+        store_read(s, STORE_BLOCK, attr.ino, sizeof(block), block, sizeof(block), &got),
+        -AF_E_DATA_CHECKSUM);
+    assert_int_equal(store_open(s, STORE_BLOCK, attr.ino, O_RDWR, &file), 0);
+    assert_int_equal(store_write(s, STORE_BLOCK, file, sizeof(block) + 10, "new", 3, false),
+                     -AF_E_DATA_CHECKSUM);
+    // The whole block may be replaced.
+    assert_int_equal(
+        store_write(s, STORE_BLOCK, file, sizeof(block), content, sizeof(block), false), 0);
+    assert_int_equal(store_release(s, STORE_BLOCK, file), 0);
+    assert_int_equal(
+        store_read(s, STORE_BLOCK, attr.ino, sizeof(block), block, sizeof(block), &got), 0);
+    assert_memory_equal(block, content, sizeof(block));
+    must_close(w);
+    must_be_sound(w);
+    world_destroy(w);
+}
+
+#define OPEN_FILES 4000u
+
+// What many writers have in memory, none of it completed, has its room: the write meets the end of
+// the space, and the completion of all that was written before does not.
+static void test_room_is_reserved_by_the_write(void **state)
+{
+    static struct store_file *files[OPEN_FILES];
+    static uint64_t numbers[OPEN_FILES];
+    struct world *w = world_create();
+    struct wal_waiter waiter = {.done = ignore_done};
+    uint8_t bytes[3000] = {1};
+    struct store_attr attr;
+    unsigned count = 0;
+    int err = 0;
+
+    (void)state;
+    w->options.max_bytes = 8u << 20;
+    w->options.pending_bytes = 64u << 20;
+    must_open(w);
+    struct store *s = engine_store(w->engine);
+    while (err == 0 && count < OPEN_FILES) {
+        char name[16];
+
+        snprintf(name, sizeof(name), "f%u", count);
+        err = store_create(s, STORE_BLOCK, INO_ROOT, name, S_IFREG | 0644, O_RDWR, &cred, &attr,
+                           &files[count]);
+        if (err < 0)
+            break;
+        numbers[count] = attr.ino;
+        err = store_write(s, STORE_BLOCK, files[count++], 0, bytes, sizeof(bytes), false);
+    }
+    assert_int_equal(err, -ENOSPC);
+    assert_in_range(count, 100, OPEN_FILES - 1);
+    for (unsigned i = 0; i < count; i++) {
+        assert_true(store_fsync(s, STORE_BLOCK, numbers[i], &waiter) >= 0);
+        assert_int_equal(engine_sync(w->engine), 0);
+        assert_int_equal(store_release(s, STORE_BLOCK, files[i]), 0);
+    }
+    must_close(w);
+    must_be_sound(w);
+    world_destroy(w);
+}
+
 // ---- read-only ----
 
 static void test_read_only_option_recovers_and_changes_nothing_afterwards(void **state)
@@ -505,6 +594,8 @@ int main(void)
         cmocka_unit_test(test_rotten_newest_slot_is_refused),
         cmocka_unit_test(test_rotten_newest_slot_of_a_trimmed_log_is_refused),
         cmocka_unit_test(test_rotten_root_is_refused),
+        cmocka_unit_test(test_rotten_content_is_neither_read_nor_written_into),
+        cmocka_unit_test(test_room_is_reserved_by_the_write),
         cmocka_unit_test(test_read_only_option_recovers_and_changes_nothing_afterwards),
         cmocka_unit_test(test_read_only_disk_opens_only_a_clean_store),
         cmocka_unit_test(test_status_is_complete_and_escaped),

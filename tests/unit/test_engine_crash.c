@@ -157,6 +157,65 @@ static void test_superblock_seen_only_in_the_cache_is_not_relied_on(void **state
     world_destroy(w);
 }
 
+// Killed while it makes segments, so that a file or its name is there and not durable; the next one
+// takes them over, and the power fails in the middle of its recovery, or after it.
+static void lose_power_after_recovery(const struct sim *left, bool old, uint64_t event,
+                                      bool *ret_reached)
+{
+    struct world v;
+
+    world_init(&v, sim_clone(left));
+    if (event != SIM_NEVER)
+        sim_crash_at(v.sim, event, SIM_CRASH_AFTER);
+    if (world_open(&v) < 0)
+        v.engine = NULL;
+    *ret_reached = sim_is_dead(v.sim);
+    world_crash(&v, true, SIM_CUT_DROP_ALL, 1);
+    must_open(&v);
+    assert_true(has(v.engine, "old", 1, 70000) == old);
+    must_close(&v);
+    must_be_sound(&v);
+    sim_destroy(v.sim);
+}
+
+// `left`: a store that was not closed, or never opened.
+static void kill_while_segments_are_made(const struct sim *left, bool old)
+{
+    bool killed = true;
+
+    for (uint64_t event = 0; killed; event++) {
+        struct world v;
+        bool reached = true;
+
+        world_init(&v, sim_clone(left));
+        sim_crash_at(v.sim, event, SIM_CRASH_AFTER);
+        if (world_open(&v) < 0)
+            v.engine = NULL;
+        killed = sim_is_dead(v.sim);
+        // The event is the last one: was it about a segment?
+        const struct sim_event *last = sim_event(v.sim, sim_event_count(v.sim) - 1);
+        bool segment = strncmp(last->path, "wal/", 4) == 0;
+
+        world_crash(&v, false, SIM_CUT_DROP_ALL, event);
+        for (uint64_t at = 0; segment && reached; at++)
+            lose_power_after_recovery(v.sim, old, at, &reached);
+        sim_destroy(v.sim);
+    }
+}
+
+static void test_segments_that_a_kill_left_unsynced_are_synced_by_recovery(void **state)
+{
+    struct world *w = world_create();
+
+    (void)state;
+    kill_while_segments_are_made(w->sim, false);
+    must_open(w);
+    must_put(w, "old", 1, 70000);
+    world_crash(w, true, SIM_CUT_DROP_ALL, 1);
+    kill_while_segments_are_made(w->sim, true);
+    world_destroy(w);
+}
+
 // ---- failures of the disk ----
 
 static void test_every_failure_in_a_checkpoint_is_loud_and_harmless(void **state)
@@ -280,6 +339,7 @@ int main(void)
         cmocka_unit_test(test_crash_at_every_event_of_each_phase),
         cmocka_unit_test(test_recovery_may_crash_repeatedly),
         cmocka_unit_test(test_superblock_seen_only_in_the_cache_is_not_relied_on),
+        cmocka_unit_test(test_segments_that_a_kill_left_unsynced_are_synced_by_recovery),
         cmocka_unit_test(test_every_failure_in_a_checkpoint_is_loud_and_harmless),
         cmocka_unit_test(test_failure_in_recovery_refuses_and_may_be_repeated),
         cmocka_unit_test(test_wrong_reads_in_recovery_lose_nothing),
