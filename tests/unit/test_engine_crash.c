@@ -259,6 +259,34 @@ static void test_every_failure_in_a_checkpoint_is_loud_and_harmless(void **state
     }
 }
 
+// A file system that cannot allocate is said so: writing zeros instead would find no room later.
+static void test_a_host_without_allocation_is_told(void **state)
+{
+    struct world *w = world_create();
+    const struct sim_fault fault = {.calls = SIM_BIT(SIM_ALLOCATE),
+                                    .times = SIM_FOREVER,
+                                    .effect = SIM_FAULT_FAIL,
+                                    .error = -EOPNOTSUPP};
+    char name[8];
+    int err = 0;
+
+    (void)state;
+    must_open(w);
+    must_put(w, "a", 1, 50000);
+    sim_fault_add(w->sim, &fault);
+    for (unsigned i = 0; i < 2000 && err == 0; i++) {
+        snprintf(name, sizeof(name), "f%u", i);
+        err = put(w->engine, name, 1, 250000);
+    }
+    assert_int_equal(err, -EOPNOTSUPP);
+    assert_non_null(strstr(w->log, "read-only"));
+    world_crash(w, true, SIM_CUT_DROP_ALL, 1);
+    must_open(w);
+    assert_true(has(w->engine, "a", 1, 50000) && has(w->engine, "f0", 1, 250000));
+    must_close(w);
+    world_destroy(w);
+}
+
 static void test_failure_in_recovery_refuses_and_may_be_repeated(void **state)
 {
     bool hit = true;
@@ -341,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_superblock_seen_only_in_the_cache_is_not_relied_on),
         cmocka_unit_test(test_segments_that_a_kill_left_unsynced_are_synced_by_recovery),
         cmocka_unit_test(test_every_failure_in_a_checkpoint_is_loud_and_harmless),
+        cmocka_unit_test(test_a_host_without_allocation_is_told),
         cmocka_unit_test(test_failure_in_recovery_refuses_and_may_be_repeated),
         cmocka_unit_test(test_wrong_reads_in_recovery_lose_nothing),
     };

@@ -4,12 +4,18 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -18,7 +24,8 @@
 #include "base/io.h"
 #include "base/lock.h"
 
-#define BLOCK 4096u
+#define BLOCK            4096u
+#define CACHESTAT_NUMBER 451 // newer than the headers of Debian 12
 
 struct fixture {
     const char *method;
@@ -568,6 +575,108 @@ static void test_open_names_the_failure(void **state)
     f->io->ops->destroy(NULL);
 }
 
+// Pages of the range that wait in the kernel's cache to be written; what cachestat(2) says, which
+// Linux has since 6.5. -1: it does not.
+static int64_t pages_unwritten(const char *path, uint64_t len)
+{
+    struct {
+        uint64_t off, len;
+    } range = {.off = 0, .len = len};
+    struct {
+        uint64_t cached, dirty, writeback, evicted, recently_evicted;
+    } found = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    long r = syscall(CACHESTAT_NUMBER, fd, &range, &found, 0);
+    close(fd);
+    return r < 0 ? -1 : (int64_t)(found.dirty + found.writeback);
+}
+
+static void run_op(struct io *io, struct io_async *op, struct done *d)
+{
+    d->count = 0;
+    op->done = note_done;
+    op->arg = d;
+    assert_int_equal(io_start(io, op), 0);
+    while (d->count < 1)
+        assert_true(io_reap(io, true) >= 0);
+    assert_int_equal(d->result, 0);
+}
+
+// Writes and syncs that are called durable reach the disk, not the cache alone: what a kill of the
+// process would not tell.
+static void test_durable_leaves_nothing_in_the_cache(void **state)
+{
+    struct fixture *f = *state;
+    struct done d = {0};
+    char path[300];
+    void *bytes = aligned(4 * BLOCK, 0x5a);
+
+    f->io->direct = false; // what goes past the cache is not seen in it
+    (void)snprintf(path, sizeof(path), "%s/log", f->dir);
+    struct io_file *file = open_ok(f->io, "log", IO_WRITE | IO_CREATE | IO_LOG);
+    struct io_async write = {
+        .kind = IO_OP_WRITE_DURABLE, .file = file, .bytes = bytes, .len = 4 * BLOCK};
+    struct io_async sync = {.kind = IO_OP_SYNC, .file = file};
+    int64_t unwritten = 1;
+
+    for (unsigned how = 0; how < 3 && unwritten > 0; how++) {
+        assert_int_equal(io_pwrite(file, bytes, 4 * BLOCK, 0), 0);
+        unwritten = pages_unwritten(path, 4 * BLOCK);
+        if (how == 0)
+            assert_int_equal(io_sync(file), 0);
+        else
+            run_op(f->io, how == 1 ? &sync : &write, &d);
+        if (unwritten > 0) // else nothing can be told: no cachestat(2), or a disk in memory
+            assert_int_equal(pages_unwritten(path, 4 * BLOCK), 0);
+    }
+    io_file_close(file);
+    free(bytes);
+    if (unwritten <= 0)
+        skip();
+}
+
+// In a child of its own, where the kernel answers as one that has no io_uring.
+static int without_uring(const char *dir)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {.len = AF_ARRAY_LEN(code), .filter = code};
+    struct io_choice insist = {.uring = true};
+    struct io *io;
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+        return 1;
+    if (io_open(dir, "uring", false, &io) != -AF_E_IO_UNSUPPORTED)
+        return 2;
+    if (io_open_chosen(dir, &insist, false, &io) != -AF_E_IO_UNSUPPORTED)
+        return 3;
+    insist.uring = false;
+    if (io_open_chosen(dir, &insist, false, &io) != 0 || strcmp(io->ops->name, "plain") != 0)
+        return 4;
+    return 0;
+}
+
+static void test_uring_asked_for_by_name_is_not_replaced(void **state)
+{
+    struct fixture *f = *state;
+    int status = 0;
+    pid_t child = fork();
+
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(without_uring(f->dir));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static int run_method(const char *name)
 {
     const struct CMUnitTest tests[] = {
@@ -588,6 +697,9 @@ static int run_method(const char *name)
         cmocka_unit_test_setup_teardown(test_read_only_refuses_every_change, setup, teardown),
         cmocka_unit_test_setup_teardown(test_space_clocks_and_random, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open_names_the_failure, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_durable_leaves_nothing_in_the_cache, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_uring_asked_for_by_name_is_not_replaced, setup,
+                                        teardown),
     };
 
     method = name;
