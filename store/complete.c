@@ -208,7 +208,8 @@ static int draft_make(struct store *s, struct fault *f, const struct pending *p,
     d->op.pieces = d->pieces;
     d->op.piece_count = d->piece_count;
     if (err == 0 && p->is_new) {
-        d->op.flags = OP_NEW;
+        d->op.flags = OP_NEW | OP_NAME_SEEN;
+        d->op.time = pend_dir_find(s, p->parent)->changed;
         d->op.parent = p->parent;
         d->op.name = p->name;
         d->op.name_len = (uint8_t)strlen(p->name);

@@ -39,6 +39,7 @@ enum op_kind {
 
 enum {                     // flags
     OP_NEW = 1,            // complete
+    OP_NAME_SEEN = 2,      // complete NEW: readers have seen the directory change, at `time`
     OP_KEEP_ORPHAN = 1,    // unlink, rename: the inode stays, it is open
     OP_CONTENT_ORPHAN = 2, // unlink, rename: its content goes to the orphan list
     OP_EXCHANGE = 4,       // rename

@@ -41,6 +41,25 @@ static void dir_change(struct store *s, const struct op *op, uint64_t dir, int e
     inode_put(s, dir, &in);
 }
 
+static bool later(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
+}
+
+// An entry that readers have seen for a while: the times are those that they saw.
+static void dir_seen(struct store *s, const struct op *op, uint64_t dir, uint64_t lsn)
+{
+    struct inode in = must_get(s, dir);
+
+    in.size++;
+    if (later(&op->time, &in.mtime))
+        in.mtime = op->time;
+    if (later(&op->time, &in.ctime))
+        in.ctime = op->time;
+    in.listing_lsn = lsn;
+    inode_put(s, dir, &in);
+}
+
 static uint8_t index_of(struct store *s, uint64_t dir, const char *name, size_t len)
 {
     struct fault f;
@@ -271,7 +290,10 @@ static void apply_complete(struct store *s, const struct op *op, uint64_t lsn)
         in.attr_lsn = lsn;
         s->inodes++;
         dentry_put(s, op->parent, op->name, op->name_len, op->index, op->ino, DT_REG);
-        dir_change(s, op, op->parent, 1, 0, lsn);
+        if (op->flags & OP_NAME_SEEN)
+            dir_seen(s, op, op->parent, lsn);
+        else
+            dir_change(s, op, op->parent, 1, 0, lsn);
         for (unsigned i = 0; i < op->xattr_count; i++)
             xattr_put(s, op->ino, &op->xattrs[i], lsn);
     } else {

@@ -165,6 +165,19 @@ static bool later(const struct timespec *a, const struct timespec *b)
     return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
 }
 
+static void names_seen(const struct model_inode *dir, struct store_attr *attr)
+{
+    if (later(&dir->names_changed, &attr->mtime))
+        attr->mtime = dir->names_changed;
+    if (later(&dir->names_changed, &attr->ctime))
+        attr->ctime = dir->names_changed;
+}
+
+void model_names_seen(struct model_inode *dir)
+{
+    names_seen(dir, &dir->attr);
+}
+
 // Readers see a directory change when a new file comes.
 static void with_new_names(const struct model_inode *dir, struct store_attr *ret)
 {
@@ -175,10 +188,8 @@ static void with_new_names(const struct model_inode *dir, struct store_attr *ret
 
         some = some || (in->p.active && in->p.is_new && in->p.named);
     }
-    if (some && later(&dir->names_changed, &ret->mtime))
-        ret->mtime = dir->names_changed;
-    if (some && later(&dir->names_changed, &ret->ctime))
-        ret->ctime = dir->names_changed;
+    if (some)
+        names_seen(dir, ret);
 }
 
 void model_attr(const struct model_inode *in, struct store_attr *ret)

@@ -145,7 +145,8 @@ static void complete(struct model *m, struct model_inode *in)
         for (size_t i = 0; i < dir->name_count; i++)
             if (dir->names[i].inode == in)
                 model_note_name(m, dir, &dir->names[i], true);
-        dir_changed(m, dir, 0);
+        model_names_seen(dir); // readers saw the name come then
+        model_note_inode(m, dir);
     }
     model_note_inode(m, in);
     model_push(m);

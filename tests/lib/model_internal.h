@@ -21,4 +21,7 @@ void model_note_inode(struct model *m,
 void model_note_name(struct model *m, struct model_inode *dir, struct model_name *n, bool present);
 void model_push(struct model *m); // a new state, if a line has changed
 
+// The directory's times become those that readers have seen since a new file came.
+void model_names_seen(struct model_inode *dir);
+
 #endif

@@ -192,6 +192,25 @@ static void copy_story(void)
     must(fsync(out), "fsync");
 }
 
+// Everything that was done before, in every way, by one fsync of one descriptor.
+static void one_fsync_story(void)
+{
+    int one = opened("a", O_RDWR), two = opened("a", O_RDWR),
+        end = opened("a", O_WRONLY | O_APPEND);
+
+    must(pwrite(one, "first", 5, 0), "pwrite");
+    must(pwrite(two, "second", 6, 30000), "pwrite");
+    char *map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, one, 0);
+    if (map == MAP_FAILED)
+        must(-1, "mmap");
+    memcpy(map + 60000, "third", 5);
+    must(ftruncate(two, 90000), "ftruncate");
+    must(write(end, "fourth", 6), "append");
+    file("new", 'n');
+    must(rename("new", "renamed"), "rename");
+    must(fsync(one), "fsync");
+}
+
 // Nothing acknowledges it: what is open is not completed by somebody else's sync.
 static void truncate_open_story(void)
 {
@@ -227,6 +246,7 @@ static const struct {
     {"close", close_story},
     {"mkdir", mkdir_story},
     {"copy", copy_story},
+    {"one-fsync", one_fsync_story},
     {"truncate-open", truncate_open_story},
     {"write-open", write_open_story},
 };

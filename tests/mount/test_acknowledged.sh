@@ -93,6 +93,19 @@ finish mkdir
 story copy
 holds b a 100000
 finish copy
+story one-fsync
+same 'everything before one fsync' "$({
+    printf first
+    head -c 29995 /dev/zero | tr '\0' a
+    printf second
+    head -c 29994 /dev/zero | tr '\0' a
+    printf third
+    head -c 24995 /dev/zero | tr '\0' a
+    head -c 5000 /dev/zero | tr '\0' a
+    printf fourth
+} | md5sum)" "$(md5sum <"$MNT/a")"
+holds renamed n 100000
+finish one-fsync
 story truncate-open
 holds a a 100000
 finish truncate-open
