@@ -128,7 +128,7 @@ BENCH_PROGRAMS := $(call programs,$(BENCH_SOURCES))
 POWERCUT := $(if $(POWERCUT_SOURCES),$(BIN)/powercut-mount)
 
 .PHONY: all libs programs powercut deps deps-test deps-programs deps-fuzz deps-lint deps-model run test check check-asan \
-	check-tsan check-clang check-crash check-programs check-one exercise fuzz fuzz-smoke fuzz-run mutants model golden bench lint \
+	check-tsan check-mount check-mount-asan check-mount-tsan check-clang check-crash check-programs check-one exercise fuzz fuzz-smoke fuzz-run mutants model golden bench lint \
 	format install uninstall clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -235,6 +235,13 @@ check-asan:
 	+$(Q)AEROFS_TEST_VARIANT=asan $(MAKE) VARIANT=asan check
 check-tsan:
 	+$(Q)AEROFS_TEST_VARIANT=tsan $(MAKE) VARIANT=tsan check
+# A mounted daemon in the other builds, under load from many threads: tests/mount/load.sh, and what T= names besides.
+check-mount-asan:
+	+$(Q)AEROFS_TEST_VARIANT=asan $(MAKE) VARIANT=asan check-mount
+check-mount-tsan:
+	+$(Q)AEROFS_TEST_VARIANT=tsan $(MAKE) VARIANT=tsan check-mount
+check-mount: all powercut deps-test
+	$(Q)$(RUN_TESTS) --output tests/mount/load.sh $(T)
 check-clang:
 	+$(Q)$(MAKE) VARIANT=clang all check
 
@@ -320,6 +327,7 @@ help:
 	  'make run          mount a demo store, write, kill the daemon, mount again, show that all is there' \
 	  'make test         build and run every test' \
 	  'make check        the tests that need no mount; check-asan, check-tsan, check-clang: in other builds' \
+	  'make check-mount-asan  a daemon under load from many threads, in that build; check-mount-tsan [T=tests/mount/test_X.sh]' \
 	  'make check-crash  the model and crash tests: RUNS=rounds SEED=first [T=tests/crash/test_X]' \
 	  'make check-programs  SQLite, PostgreSQL, git, dpkg, rsync, fio and others on a mount, with crashes [T=tests/programs/X.sh]' \
 	  'make check-one    one test with its output: T=tests/unit/test_X or T=tests/mount/test_X.sh' \

@@ -312,7 +312,8 @@ static void place_blocks(struct store *s, struct snapshots_frozen *z)
 {
     struct snapshots *ss = &s->snapshots;
 
-    memcpy(z->blocks, ss->blocks, z->kept * sizeof(z->blocks[0]));
+    if (z->kept > 0) // of none there is no array either
+        memcpy(z->blocks, ss->blocks, z->kept * sizeof(z->blocks[0]));
     (void)divide(ss->list, ss->count, z->first, z->blocks + z->kept);
     for (size_t i = z->kept; i < z->block_count; i++) {
         uint64_t got;
@@ -351,7 +352,8 @@ void snapshots_freeze(struct store *s, struct snapshots_frozen *z, uint64_t cut_
             reclaim_overtaken(s);
         }
         z->count = ss->count - z->first;
-        memcpy(z->list, ss->list + z->first, z->count * sizeof(z->list[0]));
+        if (z->count > 0)
+            memcpy(z->list, ss->list + z->first, z->count * sizeof(z->list[0]));
         place_blocks(s, z);
         ss->changed = false;
         ss->changed_from = ss->count;
