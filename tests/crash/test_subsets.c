@@ -16,6 +16,16 @@
 
 #include "tests/lib/crashes.h"
 
+// Steady, at its zero, ten years back, ten years on, and jumping all the time.
+static void set_clock(struct world *w, unsigned clock)
+{
+    const uint64_t second = 1000000000, now = 1577836800 * second, years = 315360000 * second;
+    const uint64_t starts[] = {now, 0, now - years, now + years, now};
+
+    sim_set_now_ns(w->fx.sim, starts[clock]);
+    w->clock_jumps = clock == 4;
+}
+
 static void subsets(uint64_t seed)
 {
     struct world w;
@@ -25,6 +35,7 @@ static void subsets(uint64_t seed)
     w.durable = 25;
     w.names = 6;
     w.bytes_max = 0; // small writes only
+    set_clock(&w, (unsigned)(seed % 5));
     crashes_init(&c, &w, seed);
     c.random_cuts = 0;
     c.again_percent = 1;

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/err.h"
 #include "tests/lib/lie.h"
+#include "tests/lib/report.h"
 
 #define SITE_POINTS 3 // the first events of each site are crash points, whatever the sample
 
@@ -155,6 +156,18 @@ static void compare_snapshots(struct crashes *c, const struct place *at, struct 
         violation(c, at, "%s", why);
 }
 
+// What was chosen, from where to where it replayed, what it dropped.
+static void compare_report(struct crashes *c, const struct place *at, const struct report *expected,
+                           const struct fixture *fx)
+{
+    struct engine_status st;
+    char why[600];
+
+    engine_get_status(fx->engine, &st);
+    if (!report_matches(expected, &st.recovery, why, sizeof(why)))
+        violation(c, at, "%s", why);
+}
+
 // `sim` is a disk after a crash. Recovers, compares, verifies, recovers again.
 static void try_outcome(struct crashes *c, const struct place *at, struct sim *sim)
 {
@@ -162,11 +175,18 @@ static void try_outcome(struct crashes *c, const struct place *at, struct sim *s
     struct canon first = {0}, second = {0};
     bool whole = rng_chance(&c->r, c->verify_percent);
 
+    struct report report;
+
     fixture_adopt(&fx, sim, &c->w->fx.options);
     if (whole && at->kind != CRASH_KILL)
         check_image(c, at, sim, "of the crashed image");
+    int err = report_expect(sim, &report);
+
+    if (err < 0)
+        violation(c, at, "superblock and log cannot be read: %s", err_name(err));
     if (open_outcome(c, at, &fx, "first") && read_tree(c, at, &fx, &first)) {
         compare_state(c, at, &first);
+        compare_report(c, at, &report, &fx);
         compare_snapshots(c, at, &fx);
         if (whole) {
             fixture_leave(&fx);

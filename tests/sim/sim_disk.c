@@ -103,6 +103,11 @@ static int sim_space(struct io *io, struct io_space *ret_space)
     return 0;
 }
 
+void sim_reseed(struct sim *sim, uint64_t seed)
+{
+    sim->choices = sim_mix(seed, 1);
+}
+
 void sim_set_now_ns(struct sim *sim, uint64_t now_ns)
 {
     sim->now_ns = now_ns;

@@ -200,6 +200,8 @@ void sim_set_lazy(struct sim *sim, bool lazy);
 // -ENOSPC.
 void sim_set_capacity(struct sim *sim, uint64_t bytes);
 uint64_t sim_used_bytes(const struct sim *sim);
+// Other choices of the disk from here on: the order of listings, of completions, parts.
+void sim_reseed(struct sim *sim, uint64_t seed);
 // The clock stands still but for this. Created at 2020-01-01, 1 s after the start.
 void sim_set_now_ns(struct sim *sim, uint64_t now_ns);
 void sim_set_ticks_ms(struct sim *sim, uint64_t ticks_ms);
