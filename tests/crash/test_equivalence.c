@@ -4,7 +4,8 @@
 // opening to opening on one store. What must not differ:
 //
 //   answers    the error of every step, the bytes that were read, the listings
-//   history    the tree after every operation, what was acknowledged after every step
+//   history    the tree after every operation, what was acknowledged after every step; and a power
+//              cut at the instant of an acknowledgement leaves what was acknowledged
 //   log        the operations in their order, whatever groups and durable LSNs say
 //   crashes    for every step, each crash leaves a state between the last acknowledged one and the
 //              newest; the oldest and the newest that do occur are the same, and for clients that
@@ -134,7 +135,7 @@ struct observed {
     struct logical log;
     struct image images[IMAGES_MAX];
     size_t image_count, event_in_step;
-    uint64_t crashes, outcomes, recovered;
+    uint64_t crashes, outcomes, recovered, acknowledged;
     bool failed;
 };
 
@@ -196,10 +197,21 @@ static void on_event(void *arg, const struct sim_event *e)
         count_call(o, e);
     if (!all && at >= 4 && !rng_chance(&o->r, 4))
         return;
-    if (o->image_count == IMAGES_MAX)
+    if (o->image_count >= IMAGES_MAX / 2)
         return;
     o->images[o->image_count++] = (struct image){sim_clone(r->fx.sim), r->acked};
     o->crashes++;
+}
+
+// At the instant of an acknowledgement a power cut leaves what was acknowledged: what makes it
+// durable has ended before.
+static void on_acknowledgement(void *arg)
+{
+    struct observed *o = arg;
+
+    o->acknowledged++;
+    AF_ASSERT(o->image_count < IMAGES_MAX);
+    o->images[o->image_count++] = (struct image){sim_clone(o->run.fx.sim), o->run.acked};
 }
 
 // `sim` is a disk after a crash, and is freed. The number of the state that recovery finds.
@@ -346,6 +358,8 @@ static struct observed *observe(const struct script *s, const struct choice *c,
     o->recover = recover;
     o->r.state = rng_mix(s->seed, 9);
     script_begin(&o->run, s, c->switches);
+    o->run.acknowledged = on_acknowledgement;
+    o->run.arg = o;
     while (o->run.step < s->count && !o->failed)
         observe_step(o);
     if (!o->failed)
@@ -492,9 +506,11 @@ static void compare_script(uint64_t seed, size_t steps)
 
         if (i > 0)
             compare(on, o, choices[i].switches);
-        printf("  %-26s %5llu crash points, %6llu outcomes, %5llu recoveries, %4u states in sets\n",
-               o->name, (unsigned long long)o->crashes, (unsigned long long)o->outcomes,
-               (unsigned long long)o->recovered, bits_of(o->sets, s.count));
+        printf(
+            "  %-26s %4llu crash points, %3llu acknowledgements, %5llu outcomes, %4llu recoveries, %3u states\n",
+            o->name, (unsigned long long)o->crashes, (unsigned long long)o->acknowledged,
+            (unsigned long long)o->outcomes, (unsigned long long)o->recovered,
+            bits_of(o->sets, s.count));
         failed = o->failed;
         if (i > 0)
             observed_free(o);

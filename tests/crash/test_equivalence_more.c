@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "base/err.h"
+#include "tests/lib/crashes.h"
 #include "tests/lib/failures.h"
 #include "tests/lib/script.h"
 
@@ -231,8 +232,12 @@ static void test_an_image_recovers_the_same_under_every_choice(void **state)
                              0);
         recover(image, &r.fx.options, 0, &first);
         torn += first.report.tail_bytes_dropped > 0;
-        for (uint32_t off = 1; off < UINT32_C(1) << SWITCH_COUNT; off += off < 64 ? 1 : 97) {
-            recover(image, &r.fx.options, off, &x);
+        for (uint32_t bits = 1; bits < UINT32_C(1) << AF_ARRAY_LEN(on_sim); bits++) {
+            struct switches s_off = {0};
+
+            for (size_t k = 0; k < AF_ARRAY_LEN(on_sim); k++)
+                switch_set(&s_off, on_sim[k], !(bits >> k & 1));
+            recover(image, &r.fx.options, s_off.off, &x);
             assert_true(x.disk == first.disk);
             assert_true(x.tree == first.tree);
             assert_memory_equal(&x.report, &first.report, sizeof(x.report));
@@ -438,6 +443,53 @@ static void test_changes_during_a_checkpoint_are_behind_its_cut(void **state)
     }
 }
 
+// ---- the crash matrix ----
+
+// Random work of all kinds on engine and model, a crash at a share of the events
+// (tests/lib/crashes.h).
+static void matrix(const char *choice, uint64_t seed, unsigned percent)
+{
+    struct crashes c;
+    struct world w;
+
+    assert_int_equal(setenv("AEROFS_TEST_SWITCHES", choice, 1), 0); // of every engine of the matrix
+    world_init(&w, seed);
+    w.durable = 15;
+    w.names = 20;
+    w.bytes_max = UINT64_C(1) << 20;
+    crashes_init(&c, &w, seed);
+    c.percent = percent;
+    c.verify_percent = 25;
+    crashes_watch(&c);
+    crashes_work(&c, 2);
+    printf("  %-28s %llu events, %llu crash points, %llu states\n", choice,
+           (unsigned long long)c.events, (unsigned long long)c.points,
+           (unsigned long long)c.states);
+    bool wrong = w.failed || c.violations > 0;
+
+    crashes_free(&c);
+    world_free(&w);
+    assert_int_equal(unsetenv("AEROFS_TEST_SWITCHES"), 0);
+    if (wrong)
+        fail_msg("%s: repeat with SEED=%llu", choice, (unsigned long long)seed);
+}
+
+static void test_the_crash_matrix_holds_with_each_switch_alone(void **state)
+{
+    unsigned percent = run_count() > 1 ? 30 : 3;
+    char choice[64];
+
+    (void)state;
+    for (uint64_t k = 0; k < run_count(); k++) {
+        matrix("", first_seed() + 120 + k, percent);
+        matrix("baseline", first_seed() + 120 + k, percent);
+        for (size_t i = 0; i < AF_ARRAY_LEN(on_sim); i++) {
+            snprintf(choice, sizeof(choice), "baseline,%s", switch_name(on_sim[i]));
+            matrix(choice, first_seed() + 120 + k, percent);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -446,6 +498,7 @@ int main(void)
         cmocka_unit_test(test_switches_change_from_opening_to_opening),
         cmocka_unit_test(test_a_checkpoint_makes_its_calls_in_one_order),
         cmocka_unit_test(test_changes_during_a_checkpoint_are_behind_its_cut),
+        cmocka_unit_test(test_the_crash_matrix_holds_with_each_switch_alone),
     };
 
     return cmocka_run_group_tests_name("equivalence, more", tests, NULL, NULL);

@@ -211,8 +211,11 @@ static void answered(struct wal_waiter *w, int result)
     struct script_ack *a = AF_CONTAINER_OF(w, struct script_ack, w);
 
     a->result = result;
-    if (result == 0)
+    if (result == 0) {
         a->run->acked = AF_MAX(a->run->acked, a->state);
+        if (a->run->acknowledged)
+            a->run->acknowledged(a->run->arg);
+    }
 }
 
 // Asks for durability of what is there. 0: it will be answered.

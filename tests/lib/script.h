@@ -76,6 +76,10 @@ struct script_run {
     const struct script_run *known;
     size_t known_steps;
     struct script_ack acks[SCRIPT_BATCH_MAX];
+    // At the instant of each acknowledgement, after `acked` has moved. May clone the disk. NULL:
+    // none.
+    void (*acknowledged)(void *arg);
+    void *arg;
 };
 
 // Makes the store on a new disk and opens it with `switches`.
