@@ -86,7 +86,7 @@ static void make_store(struct fs *fs, struct buf *out)
 }
 
 #define CONTROL_DIRECTORY 1u
-#define COMMAND_BYTES     64u
+#define COMMAND_BYTES     1024u
 
 static const struct control_file {
     const char *name;
@@ -98,7 +98,7 @@ static const struct control_file {
     {"status", 2, make_status, NULL},        {"status.json", 3, make_status_json, NULL},
     {"damage", 4, make_damage, NULL},        {"store", 5, make_store, NULL},
     {"scrub", 6, make_scrub, command_scrub}, {"snapshots.list", 17, fs_snapshots_text, NULL},
-    {"metrics", 18, make_metrics, NULL},
+    {"metrics", 18, make_metrics, NULL},     {"rollback", 19, fs_rollback_text, fs_rollback},
 };
 
 // An open control file.

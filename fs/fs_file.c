@@ -117,6 +117,8 @@ void fs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
         return;
     }
     int r = !bytes ? -ENOMEM : off < 0 ? -EINVAL : 0;
+    if (r == 0 && store_file_stale(fs->store, fs_file(fi)))
+        r = -ESTALE;
     if (r == 0)
         r = store_read(fs->store, fs_how(), ino, (uint64_t)off, bytes,
                        AF_MIN(size, (size_t)FS_PAYLOAD_MAX), &got);

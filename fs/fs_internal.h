@@ -136,6 +136,9 @@ void fs_snapshots_mkdir(fuse_req_t req, const char *name);
 void fs_snapshots_rmdir(fuse_req_t req, const char *name);
 // One line for each: LSN, seconds since 1970, number of inodes, name.
 void fs_snapshots_text(struct fs *fs, struct buf *out);
+// `.aerofs/rollback`: "NAME\nKEEP" goes back to snapshot NAME, and keeps what was as KEEP.
+void fs_rollback_text(struct fs *fs, struct buf *out);
+int fs_rollback(struct fs *fs, const char *text, uint64_t *ret_bound);
 
 int fs_control_attr(struct fs *fs, fuse_ino_t ino, struct store_attr *ret_attr) AF_NODISCARD;
 

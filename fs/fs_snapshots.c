@@ -86,3 +86,46 @@ void fs_snapshots_text(struct fs *fs, struct buf *out)
         buf_printf(out, "%llu %lld %llu %s\n", (unsigned long long)s.lsn, (long long)s.created,
                    (unsigned long long)s.inodes, s.name);
 }
+
+// ---- going back ----
+
+void fs_rollback_text(struct fs *fs, struct buf *out)
+{
+    (void)fs;
+    buf_printf(
+        out,
+        "write two lines: the name of the snapshot to go back to, and one for the present state\n");
+}
+
+// The kernel keeps what it was told for ever: it is told of everything that is not what it was.
+// What it does not know is an error that means nothing.
+static void invalidate(void *arg, uint64_t ino, const char *name, size_t name_len)
+{
+    struct fs *fs = arg;
+
+    if (name)
+        (void)fuse_lowlevel_notify_inval_entry(fs->session, ino, name, name_len);
+    else
+        (void)fuse_lowlevel_notify_inval_inode(fs->session, ino, 0, 0);
+}
+
+int fs_rollback(struct fs *fs, const char *text, uint64_t *ret_bound)
+{
+    char name[NAME_BYTES_MAX + 1], keep[NAME_BYTES_MAX + 1];
+    const char *line = strchr(text, '\n');
+    size_t name_len = line ? (size_t)(line - text) : 0;
+    size_t keep_len = line ? strcspn(line + 1, "\n") : 0;
+
+    (void)ret_bound;
+    if (name_len == 0 || name_len > NAME_BYTES_MAX || keep_len == 0 || keep_len > NAME_BYTES_MAX)
+        return -EINVAL;
+    memcpy(name, text, name_len);
+    memcpy(keep, line + 1, keep_len);
+    name[name_len] = keep[keep_len] = 0;
+    int r = store_snapshot_rollback(fs->store, fs_how(), name, keep, invalidate, fs);
+    if (r == 0) // a name that the kernel knows to be absent
+        (void)fuse_lowlevel_notify_inval_entry(fs->session, FS_SNAPSHOTS_INO, keep, keep_len);
+    if (r == 0)
+        (void)fuse_lowlevel_notify_inval_inode(fs->session, FS_SNAPSHOTS_INO, 0, 0);
+    return r;
+}

@@ -103,6 +103,40 @@ static int delete (const struct command *command, const char *mountpoint, const 
     return code;
 }
 
+// Names the present state after the moment, unless told otherwise.
+static int rollback(const struct command *command, const char *mountpoint, const char *name,
+                    const char *keep)
+{
+    char made[64], text[600];
+    int code = check_name(command, "go back to", name);
+
+    if (!keep) {
+        time_t now = time(NULL);
+        struct tm tm;
+
+        if (!localtime_r(&now, &tm) ||
+            strftime(made, sizeof(made), "before-rollback-%Y-%m-%d-%H%M%S", &tm) == 0)
+            snprintf(made, sizeof(made), "before-rollback-%lld", (long long)now);
+        keep = made;
+    }
+    if (!code)
+        code = check_name(command, "keep", keep);
+    if (code)
+        return code;
+    int fd = open_control(command, mountpoint, "rollback", O_WRONLY, &code);
+    if (fd < 0)
+        return code;
+    int len = snprintf(text, sizeof(text), "%s\n%s\n", name, keep);
+    int err = write(fd, text, (size_t)len) == len ? 0 : errno;
+    close(fd);
+    if (err == EEXIST)
+        return result(command, "keep the present state as", keep, err);
+    code = result(command, "go back to", name, err);
+    if (code == 0)
+        printf("went back to '%s'; the state before is snapshot '%s'\n", name, keep);
+    return cmd_finish(command, code);
+}
+
 // "LSN SECONDS INODES NAME" as the daemon writes it.
 static void print_line(char *line)
 {
@@ -152,9 +186,11 @@ static int run(const struct command *command, int argc, char **argv)
     const char *operands[3] = {NULL};
     const char *action = argc > 1 ? argv[1] : "";
     bool lists = strcmp(action, "list") == 0, creates = strcmp(action, "create") == 0;
-    bool deletes = strcmp(action, "delete") == 0;
+    bool deletes = strcmp(action, "delete") == 0, goes_back = strcmp(action, "rollback") == 0;
+    const char *keep = NULL;
+    const struct cmd_option options[] = {{"keep", NULL, &keep}};
 
-    int code = cmd_parse(command, argc, argv, NULL, 0, operands, lists ? 2 : 3);
+    int code = cmd_parse(command, argc, argv, options, goes_back, operands, lists ? 2 : 3);
     if (code >= 0)
         return code;
     if (lists)
@@ -163,14 +199,19 @@ static int run(const struct command *command, int argc, char **argv)
         return create(command, operands[1], operands[2]);
     if (deletes)
         return delete (command, operands[1], operands[2]);
-    cmd_error(command, "'%s' is none of create, list, delete\nTry: aerofs snapshot --help", action);
+    if (goes_back)
+        return rollback(command, operands[1], operands[2], keep);
+    cmd_error(command,
+              "'%s' is none of create, list, delete, rollback\nTry: aerofs snapshot --help",
+              action);
     return EXIT_CODE_USAGE;
 }
 
 const struct command cmd_snapshot = {
     .name = "snapshot",
-    .usage = "create|delete MOUNTPOINT NAME | list MOUNTPOINT",
-    .summary = "take, list and delete snapshots of a mount",
+    .usage =
+        "create|delete MOUNTPOINT NAME | list MOUNTPOINT | rollback MOUNTPOINT NAME [--keep NAME]",
+    .summary = "take, list and delete snapshots of a mount, go back to one",
     .help =
         "A snapshot is the whole tree as it is now, under a name: a read-only directory\n"
         "MOUNTPOINT/.aerofs/snapshots/NAME. Taking one costs a checkpoint, whatever the size of the\n"
@@ -178,6 +219,11 @@ const struct command cmd_snapshot = {
         "(files closed or synced). What it holds is kept until it is deleted; a deleted one is gone at\n"
         "once and gives its space back in the background. The same is done by mkdir, ls and rmdir.\n"
         "\n"
+        "rollback makes the whole tree what it was, in one step that a crash undoes or keeps as a whole; the\n"
+        "state before becomes a snapshot. Changes wait meanwhile. Files that are open become stale\n"
+        "(ESTALE), and what was written to them and not completed is dropped.\n"
+        "\n"
+        "  --keep NAME name of the snapshot of the state before; otherwise before-rollback-DATE-TIME\n"
         "  --help      print this\n"
         "  --version   print the version\n"
         "\n"

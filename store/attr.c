@@ -162,6 +162,8 @@ static int setattr_size_locked(struct store *s, struct fault *f, uint64_t ino,
     struct inode in;
     int err = store_writable(s);
 
+    if (err == 0 && file && file->history != s->history)
+        err = -ESTALE;
     if (err == 0)
         err = inode_current(s, f, ino, &in, &oi);
     if (err == 0 && S_ISDIR(in.mode))

@@ -27,6 +27,10 @@ void op_begin(struct store *s, struct op *op, enum op_kind kind)
 // Log room and dirty memory have bounds; writers wait for a checkpoint before they reach them.
 static int admit(struct store *s, struct fault *f, size_t body_bytes)
 {
+    if (s->gate) {
+        f->kind = FAULT_GATE;
+        return -AF_E_FAULT;
+    }
     if (s->closed_checkpoint && s->frozen) {
         f->kind = FAULT_FROZEN;
         return -AF_E_FAULT;

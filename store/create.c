@@ -72,6 +72,7 @@ static void open_fresh(struct store *s, struct oinode *oi, struct store_file *fi
 {
     file->oi = oi;
     file->flags = flags;
+    file->history = s->history;
     file->dirty_epoch = oi->epoch; // the creation is its first change
     oi->opens = 1;
     oi->dirty_handles = 1;

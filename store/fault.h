@@ -40,6 +40,7 @@ enum fault_kind {
     FAULT_SPACE,  // a checkpoint would free space
     FAULT_LOG,    // the log or dirty memory is at its bound: a flush and segments, or a checkpoint
     FAULT_FROZEN, // a checkpoint is under way, and changes are to wait for its end
+    FAULT_GATE,   // changes wait: the tree is being exchanged (rollback.c)
     FAULT_SPILL,  // pending content of inode `number` must be written out first
 };
 

@@ -74,6 +74,7 @@ static int open_locked(struct store *s, struct fault *f, uint64_t ino, struct st
         return -ENOMEM;
     oi->opens++; // keeps it while the truncation is tried
     file->oi = oi;
+    file->history = s->history;
     if (file->flags & O_TRUNC) { // of an empty file too: its times move
         err = truncate_locked(s, f, oi, 0);
         if (err == 0)
@@ -113,6 +114,15 @@ int store_open(struct store *s, enum store_how how, uint64_t ino, int flags,
     return err;
 }
 
+bool store_file_stale(struct store *s, const struct store_file *file)
+{
+    store_lock(s);
+    bool stale = file->history != s->history;
+
+    store_unlock(s);
+    return stale;
+}
+
 // ---- write ----
 
 // The pending content that a change of `file` goes into.
@@ -122,6 +132,8 @@ static int change_begin(struct store *s, struct fault *f, struct store_file *fil
     struct oinode *same;
     int err = store_writable(s);
 
+    if (err == 0 && file->history != s->history)
+        err = -ESTALE;
     if (err == 0)
         err = inode_current(s, f, file->oi->ino, ret_in, &same);
     if (err == 0)

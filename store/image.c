@@ -30,10 +30,12 @@ static int store_new(const struct store_config *config, const uint8_t uuid[16], 
     list_init(&s->reap);
     buf_init(&s->encode);
     af_mutex_init(&s->lock, LOCK_RANK_STORE);
+    af_cond_init(&s->gate_opened);
     memcpy(s->tree.uuid, uuid, 16);
     int err = cache_init(&s->cache, AF_MAX(config->cache_bytes, CACHE_BYTES_MIN));
 
     if (err < 0) {
+        af_cond_destroy(&s->gate_opened);
         af_mutex_destroy(&s->lock);
         free(s);
         return err;
@@ -227,6 +229,7 @@ void store_close(struct store *s)
     io_file_close(s->data_growth);
     cache_destroy(&s->cache);
     buf_free(&s->encode);
+    af_cond_destroy(&s->gate_opened);
     af_mutex_destroy(&s->lock);
     free(s);
 }

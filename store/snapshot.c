@@ -32,7 +32,7 @@ struct snapshot *snapshot_find(struct snapshots *ss, uint64_t id)
     return at < ss->count && ss->list[at].id == id ? &ss->list[at] : NULL;
 }
 
-static struct snapshot *find_name(struct snapshots *ss, const char *name)
+struct snapshot *snapshot_named(struct snapshots *ss, const char *name)
 {
     for (size_t i = 0; i < ss->count; i++)
         if (!ss->list[i].deleted && strcmp(ss->list[i].name, name) == 0)
@@ -91,7 +91,7 @@ void snapshots_changed(struct store *s, const struct snapshot *sn)
     table_changed(s, (size_t)(sn - s->snapshots.list));
 }
 
-static int add_wanted(struct store *s, const char *name, uint64_t *ret_id)
+int snapshot_want(struct store *s, const char *name, uint64_t *ret_id)
 {
     struct snapshots *ss = &s->snapshots;
     size_t len;
@@ -102,7 +102,7 @@ static int add_wanted(struct store *s, const char *name, uint64_t *ret_id)
     for (size_t i = 0; err == 0 && i < len; i++)
         if ((unsigned char)name[i] < 32) // lists have one a line
             err = -EINVAL;
-    if (err == 0 && find_name(ss, name))
+    if (err == 0 && snapshot_named(ss, name))
         err = -EEXIST;
     if (err < 0)
         return err;
@@ -125,8 +125,7 @@ static int add_wanted(struct store *s, const char *name, uint64_t *ret_id)
     return 0;
 }
 
-// Waits for a checkpoint that begins now.
-static int publish(struct store *s)
+int snapshot_publish(struct store *s)
 {
     return s->config.make_room ? s->config.make_room(s->config.arg) : -AF_E_READ_ONLY;
 }
@@ -138,12 +137,12 @@ int store_snapshot_create(struct store *s, enum store_how how, const char *name)
     if (how == STORE_NONBLOCK)
         return -AF_E_WOULD_BLOCK;
     store_lock(s);
-    int err = add_wanted(s, name, &id);
+    int err = snapshot_want(s, name, &id);
 
     store_unlock(s);
     if (err < 0)
         return err;
-    err = publish(s);
+    err = snapshot_publish(s);
     store_lock(s);
     struct snapshot *sn = snapshot_find(&s->snapshots, id);
 
@@ -158,7 +157,7 @@ int store_snapshot_delete(struct store *s, enum store_how how, const char *name)
     if (how == STORE_NONBLOCK)
         return -AF_E_WOULD_BLOCK;
     store_lock(s);
-    struct snapshot *sn = find_name(&s->snapshots, name);
+    struct snapshot *sn = snapshot_named(&s->snapshots, name);
     int err = store_writable(s);
 
     if (err == 0 && (!sn || !sn->published))
@@ -169,7 +168,7 @@ int store_snapshot_delete(struct store *s, enum store_how how, const char *name)
         s->signal = true;
     }
     store_unlock(s);
-    return err < 0 ? err : publish(s);
+    return err < 0 ? err : snapshot_publish(s);
 }
 
 // ---- finding ----
@@ -233,7 +232,7 @@ int store_snapshot_open(struct store *s, const char *name, uint64_t *ret_ino)
     int err = 0;
 
     store_lock(s);
-    const struct snapshot *sn = find_name(ss, name);
+    const struct snapshot *sn = snapshot_named(ss, name);
 
     if (!sn || !sn->published)
         err = -ENOENT;

@@ -102,7 +102,12 @@ void snapshots_frozen_free(struct snapshots_frozen *z);
 
 struct snapshot *snapshot_find(struct snapshots *ss, uint64_t id); // NULL: there is none
 void snapshots_remove(struct store *s, uint64_t id);
-void snapshots_changed(struct store *s, const struct snapshot *sn); // the entry, in memory
+void snapshots_changed(struct store *s, const struct snapshot *sn);      // the entry, in memory
+struct snapshot *snapshot_named(struct snapshots *ss, const char *name); // not deleted ones
+// The next freeze takes one of that name. -EEXIST, -EINVAL, -ENAMETOOLONG, -AF_E_READ_ONLY.
+int snapshot_want(struct store *s, const char *name, uint64_t *ret_id) AF_NODISCARD;
+// Without the lock: waits for a checkpoint that begins now.
+int snapshot_publish(struct store *s) AF_NODISCARD;
 // True when a snapshot still has what the live tree lets go of; then it is not freed. `birth`: LSN.
 bool snapshot_keeps_data(struct store *s, uint64_t birth, uint64_t address, uint64_t count);
 // The same for nodes; the tree calls it (btree.h, `keeps`).

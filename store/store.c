@@ -244,6 +244,12 @@ static int fault_serve(struct store *s, struct fault *f)
         AF_ASSERT(s->config.await_checkpoint);
         s->config.await_checkpoint(s->config.arg);
         return s->failed ? -AF_E_LOG_FAILED : 0; // one that failed has left all frozen
+    case FAULT_GATE:
+        store_lock(s);
+        while (s->gate)
+            af_cond_wait(&s->gate_opened, &s->lock);
+        store_unlock(s);
+        return 0;
     case FAULT_SPILL:
         f->spills++;
         return spill_inode(s, f->number, 0);

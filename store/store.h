@@ -194,6 +194,17 @@ int store_snapshot_create(struct store *s, enum store_how how,
 // Gone for everybody on return, durably; its space comes back in the background. Whoever has
 // something of it open gets -ESTALE.
 int store_snapshot_delete(struct store *s, enum store_how how, const char *name) AF_NODISCARD;
+// The live tree becomes that of snapshot `name`, in one step that a crash undoes or keeps as a
+// whole; the state before is kept as snapshot `keep`. Durable on return. Changes wait meanwhile;
+// content that is not completed is dropped, and what is open is stale
+// (-ESTALE). Numbers of inodes and LSNs go on. Then `changed` (may be NULL) is told every inode,
+// and every name in its directory, that is not what it was; it is called without locks. -ENOENT,
+// -EEXIST, -EBUSY (another is under way).
+typedef void (*store_changed_fn)(void *arg, uint64_t ino, const char *name, size_t name_len);
+int store_snapshot_rollback(struct store *s, enum store_how how, const char *name, const char *keep,
+                            store_changed_fn changed, void *arg) AF_NODISCARD;
+// True when the tree that `file` was opened in is not the live one any more.
+bool store_file_stale(struct store *s, const struct store_file *file);
 // The root directory of the snapshot. -ENOENT; -ENFILE when 65534 of them are open.
 int store_snapshot_open(struct store *s, const char *name, uint64_t *ret_ino) AF_NODISCARD;
 // The first one with an id above `after`, in the order in which they were taken. Does not wait.

@@ -93,6 +93,7 @@ struct oinode {
 struct store_file {
     struct oinode *oi;
     int flags;
+    uint64_t history;     // of the store when it was opened
     uint64_t dirty_epoch; // == oi->epoch: changed the content since its last completion
 };
 
@@ -154,6 +155,9 @@ struct store {
     struct list reap;
     size_t reap_count;
     struct snapshots snapshots;
+    bool gate; // changes wait
+    struct af_cond gate_opened;
+    uint64_t history;  // rises when the live tree is exchanged: handles of an older one are stale
     struct buf encode; // scratch of op_commit
     bool signal;       // call config.pressure after unlocking
 

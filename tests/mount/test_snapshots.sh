@@ -78,6 +78,35 @@ limited rmdir "$snapshots/one"
 exec 5<&-
 same 'the second one after the deletion' "$second" "$(tree_sum "$snapshots/two")"
 
+# ---- going back ----
+
+third=$(tree_sum "$MNT")
+exec 5<"$MNT/d/k9" 6>"$MNT/open" 7<"$MNT"
+echo 'not completed' >&6
+cat "$MNT/d/k1" "$MNT/d/k3" >/dev/null
+[ ! -e "$MNT/d/e" ] || fail "d/e is there"
+printf 'mine' >"$MNT/only-now"
+third=$(sync "$MNT" && rm "$MNT/only-now" && tree_sum "$MNT")
+limited "$AEROFS" snapshot rollback "$MNT" two --keep third
+fails_with 'Stale file handle' cat <&5
+same 'the tree after going back' "$second" "$(tree_sum "$MNT")"
+[ ! -e "$MNT/open" ] || fail "a file that was not completed is there"
+[ ! -e "$MNT/restored" ] || fail "a file that was made later is there"
+fails_with 'Stale file handle' bash -c 'echo x >&6'
+exec 5<&- 6>&- 7<&-
+fails_with 'there is none of that name' "$AEROFS" snapshot rollback "$MNT" nothing
+fails_with 'there is one of that name' "$AEROFS" snapshot rollback "$MNT" two --keep third
+ls "$snapshots" | grep -qx third || fail "the state before is not listed: $(ls "$snapshots")"
+crash
+start -o log=8M
+same 'the tree after going back and a kill' "$second" "$(tree_sum "$MNT")"
+limited "$AEROFS" snapshot rollback "$MNT" third >out
+grep -q "the state before is snapshot 'before-rollback-" out || fail "says $(cat out)"
+[ -f "$MNT/restored" ] || fail "not back where it was"
+echo new >"$MNT/after-all" && sync "$MNT/after-all"
+for name in third $(ls "$snapshots" | grep before-rollback); do limited rmdir "$snapshots/$name"; done
+sync "$MNT"
+
 # ---- the space ----
 
 for i in $(seq 40); do
