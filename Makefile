@@ -95,11 +95,12 @@ endif
 FLOORS := base wal store checkpoint fs mountutil
 MAINS := $(wildcard mountutil/*_main.c)
 $(foreach f,$(FLOORS),$(eval SRC_$(f) := $(filter-out $(MAINS),$(sort $(wildcard $(f)/*.c)))))
-SRC_tests := $(sort $(wildcard tests/sim/*.c) $(wildcard tests/lib/*.c))
+SRC_tests := $(sort $(wildcard tests/sim/*.c) $(wildcard tests/lib/*.c) \
+	$(filter-out tests/replica/test_%,$(wildcard tests/replica/*.c)))
 
 UNIT_TESTS := $(sort $(wildcard tests/unit/test_*.c))
 MODEL_TESTS := $(sort $(wildcard tests/model/test_*.c))
-CRASH_TESTS := $(sort $(wildcard tests/crash/test_*.c))
+CRASH_TESTS := $(sort $(wildcard tests/crash/test_*.c) $(wildcard tests/replica/test_*.c))
 MOUNT_TESTS := $(sort $(wildcard tests/mount/test_*.sh))
 PROGRAM_TESTS := $(filter-out %/lib.sh,$(sort $(wildcard tests/programs/*.sh)))
 BENCH_SOURCES := $(sort $(wildcard tests/bench/*.c))
