@@ -178,14 +178,15 @@ void replica_discard(struct replica *r)
 // Applies a step to a disk whose log has reached its cut.
 static int write_step(struct io *io, struct blob *blob, struct superblock *sb)
 {
+    int spare_error = 0;
     int err = blob_write(io, blob_find(blob, "data"), "data");
 
     // An epoch may begin with it, in segments that nobody has made here yet.
     for (uint64_t i = 0; i < 2 && err == 0; i++)
         err = replica_ensure_segment(io, sb->log.log_segment + i, sb->log.segment_bytes);
     if (err == 0)
-        err = superblock_replace(io, SUPERBLOCK_FILE_RECOVER, sb);
-    return err;
+        err = superblock_replace(io, SUPERBLOCK_FILE_RECOVER, sb, &spare_error);
+    return err == 0 ? spare_error : err;
 }
 
 // The superblock that a step brings, read as the product reads one.

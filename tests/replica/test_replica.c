@@ -334,7 +334,7 @@ static void test_a_primary_that_loses_power_is_never_behind_its_replica(void **s
 {
     const struct sim_fault held = {
         .calls = SIM_BIT(SIM_START_WRITE), .times = SIM_FOREVER, .effect = SIM_FAULT_HOLD};
-    const struct store_cred cred = {1, 2};
+    const struct store_cred cred = {.uid = 1, .gid = 2};
     uint64_t beyond = 0;
     struct primary p;
     struct replica r;
