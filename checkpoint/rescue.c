@@ -238,7 +238,7 @@ static int replace_nodes(struct rescue *r)
     int err = leaf ? 0 : -ENOMEM;
 
     while (err == 0) {
-        err = store_walk(r->store, r->data, at, leaf);
+        err = store_walk(r->store, r->data, 0, at, leaf);
         if (err == 0) {
             before = 0;
             if (leaf->way.last)

@@ -76,6 +76,7 @@ struct verify {
     uint64_t highest_id; // inode or content
 
     struct pile inodes, names, contents, claims, orphans;
+    bool in_snapshot;       // what passes: the numbers there are not those of live names
     struct pile affected;   // struct store_damage: what was found in `data`, to be named
     struct store *replayed; // opened by the replay, as far as that came; NULL: it cannot be
 

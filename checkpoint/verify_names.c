@@ -19,6 +19,8 @@ void verify_affected(struct verify *v, const struct verify_finding *f)
     };
 
     // With a part of the tree missing, what the rest says of it is no damage of its own.
+    if (v->in_snapshot)
+        return;
     if (f->code == -AF_E_ITEM && !v->result->complete)
         return;
     if ((d.ino != 0 || d.address != 0) && v->affected.count < STORE_DAMAGE_MAX && v->fatal == 0)

@@ -157,9 +157,11 @@ void verify_snapshots(struct verify *v)
 
     if (!bytes || !nodes)
         v->fatal = -ENOMEM;
-    else if (ref.address != 0)
+    v->in_snapshot = true;
+    if (v->fatal == 0 && ref.address != 0)
         while (v->fatal == 0 && visit_table(v, &ref, bytes, nodes, &below)) {
         }
+    v->in_snapshot = false;
     free(bytes);
     free(nodes);
 }

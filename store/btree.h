@@ -70,9 +70,11 @@ int tree_prev(struct tree *t, const struct tree_root *root, struct fault *f, str
 struct tree_way {
     unsigned root_level;
     unsigned level; // the lowest one that was come to: 0, or that of the node that failed
-    struct blkref ref[TREE_LEVELS]; // by level, from `root_level` down to `level`
-    struct key low, next;           // range of ref[level]: low <= keys < next
-    bool last;                      // it has no end
+    struct blkref ref[TREE_LEVELS];  // by level, from `root_level` down to `level`
+    struct key low, next;            // range of ref[level]: low <= keys < next
+    bool last;                       // it has no end
+    struct key next_at[TREE_LEVELS]; // the same ends of the nodes above it, by level
+    bool last_at[TREE_LEVELS];
 };
 // *ret_leaf: the leaf, when it is in memory; else NULL, and ref[0] says where it lies. 0,
 // -AF_E_FAULT, or a corruption code of the inner node at ret->level.

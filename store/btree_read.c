@@ -198,6 +198,8 @@ static void way_narrow(struct tree_way *w, const uint8_t *node, unsigned i)
         w->next = node_key(node, i + 1);
         w->last = false;
     }
+    w->next_at[w->level - 1] = w->next;
+    w->last_at[w->level - 1] = w->last;
 }
 
 int tree_way(struct tree *t, const struct tree_root *root, struct fault *f, struct key key,
@@ -207,6 +209,7 @@ int tree_way(struct tree *t, const struct tree_root *root, struct fault *f, stru
     *ret_leaf = NULL;
     if (root->level > NODE_LEVEL_MAX)
         return -AF_E_NODE_LEVEL;
+    ret->last_at[root->level] = true;
     ret->ref[root->level] = root->ref;
     while (ret->level > 0) {
         struct block *b;

@@ -70,7 +70,8 @@ static void describe(struct store_damage *d)
     if (d->expected || d->found)
         snprintf(sums, sizeof(sums), ": %016" PRIx64 " expected, %016" PRIx64 " found", d->expected,
                  d->found);
-    snprintf(d->text, sizeof(d->text), "%s%s: %s%s", where, block, err_text(d->code), sums);
+    snprintf(d->text, sizeof(d->text), "%s%s%s: %s%s", d->in_snapshot ? "in a snapshot, " : "",
+             where, block, err_text(d->code), sums);
 }
 
 // One line for each damaged thing, and when there are too many at once, their number. The sink runs
@@ -108,7 +109,9 @@ void store_damage_note(struct store *s, const struct store_damage *d, const stru
 
     if (e) {
         e->d.count++;
-        if (e->d.ino == 0 && d->ino != 0) { // met again by someone who knows whose block it is
+        // Met again by someone who knows more of whose block it is.
+        if ((e->d.ino == 0 && d->ino != 0) || (e->d.in_snapshot && !d->in_snapshot)) {
+            e->d.in_snapshot = d->in_snapshot;
             e->d.ino = d->ino;
             e->d.off = d->off;
             e->d.bytes = d->bytes;

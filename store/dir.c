@@ -125,8 +125,16 @@ int store_readdir(struct store *s, enum store_how how, uint64_t ino, uint64_t co
     struct fault f;
     int err;
 
+    fault_begin(&f);
     do { // in batches, so that a long listing does not hold up the others
+        struct blkref bad = f.bad;
+        int bad_error = f.bad_error;
+        uint64_t bad_found = f.bad_found;
+
         fault_begin(&f);
+        f.bad = bad; // what was read ahead and failed is not read again
+        f.bad_error = bad_error;
+        f.bad_found = bad_found;
         do {
             store_lock(s);
             err = view_enter(s, &f, ino, &number);

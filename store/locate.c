@@ -90,6 +90,8 @@ static bool affects(struct locate *l, const struct damage_entry *e, uint64_t ino
     uint64_t from, to;
 
     part[0] = 0;
+    if (e->d.in_snapshot)
+        return false;
     if (!e->has_range) {
         if (e->d.ino != ino && e->d.ino != content)
             return false;
@@ -155,7 +157,7 @@ static int walk(struct locate *l, bool first, int (*each)(struct locate *l))
     struct key at = key_make(0, 0, 0);
 
     for (;;) {
-        int err = stopped(l) ? -EINTR : store_walk(l->s, l->s->config.data, at, l->leaf);
+        int err = stopped(l) ? -EINTR : store_walk(l->s, l->s->config.data, 0, at, l->leaf);
 
         if (err == 0)
             err = each(l);

@@ -354,8 +354,6 @@ static int node_validate_header(const struct block_header_disk *h, const struct 
 {
     if (le32_get(h->magic) != BLOCK_MAGIC || h->type != BLOCK_TYPE_NODE)
         return -AF_E_BLOCK_MAGIC;
-    if (le16_get(h->version) != FORMAT_VERSION)
-        return -AF_E_VERSION;
     if (memcmp(h->uuid, uuid, sizeof(h->uuid)) != 0)
         return -AF_E_BLOCK_UUID;
     if (le64_get(h->address) != ref->address)
@@ -425,6 +423,9 @@ int node_validate(const uint8_t *bytes, const struct blkref *ref, unsigned level
         return r;
     if (checksum(CSUM_NODE, 0, bytes, BLOCK_BYTES) != ref->checksum)
         return -AF_E_BLOCK_CHECKSUM;
+    // Only whole bytes say of which version they are: else it is damage.
+    if (le16_get(h->version) != FORMAT_VERSION)
+        return -AF_E_VERSION;
     unsigned count = node_count(bytes), heap_start = node_heap_start(bytes);
     if (!all_zero(h->reserved, sizeof(h->reserved)))
         return -AF_E_NODE_LAYOUT;

@@ -92,7 +92,7 @@ static int each_leaf(struct store *s, int (*each)(void *arg, const uint8_t *leaf
     int err = leaf ? 0 : -ENOMEM;
 
     while (err == 0) {
-        err = store_walk(s, s->config.data, at, leaf);
+        err = store_walk(s, s->config.data, 0, at, leaf);
         if (err == 0)
             err = each(arg, leaf->bytes);
         else if (err_is_corruption(err) || err == -EIO)

@@ -14,25 +14,49 @@
 
 int store_scrub_begin(struct store_scrub *sc)
 {
+    struct space_stats sp;
+
+    store_lock(sc->store);
+    space_get_stats(sc->store->space, &sp);
+    store_unlock(sc->store);
+    sc->done_blocks = sp.capacity;
+    sc->done = calloc((size_t)(sp.capacity / 64 + 1), sizeof(sc->done[0]));
     sc->leaf = malloc(sizeof(*sc->leaf));
     sc->buffer = aligned_alloc(BLOCK_BYTES, (size_t)EXTENT_BLOCKS_MAX * BLOCK_BYTES);
-    return sc->leaf && sc->buffer ? 0 : -ENOMEM;
+    return sc->leaf && sc->buffer && sc->done ? 0 : -ENOMEM;
 }
 
 void store_scrub_end(struct store_scrub *sc)
 {
     free(sc->leaf);
     free(sc->buffer);
+    free(sc->done);
     sc->leaf = NULL;
     sc->buffer = NULL;
+    sc->done = NULL;
+}
+
+// What `data` has grown by since is read as often as it is met.
+static bool is_done(const struct store_scrub *sc, uint64_t address)
+{
+    return address < sc->done_blocks && (sc->done[address / 64] >> address % 64 & 1) != 0;
+}
+
+static void set_done(struct store_scrub *sc, uint64_t address)
+{
+    if (address < sc->done_blocks)
+        sc->done[address / 64] |= UINT64_C(1) << address % 64;
 }
 
 static void found(struct store_scrub *sc, const struct store_damage *d, const struct tree_way *way)
 {
+    struct store_damage noted = *d;
+
+    noted.in_snapshot = sc->snapshot != 0;
     sc->damage++;
     store_lock(sc->store);
     sc->store->errors++;
-    store_damage_note(sc->store, d, way);
+    store_damage_note(sc->store, &noted, sc->snapshot ? NULL : way);
     store_unlock(sc->store);
 }
 
@@ -87,8 +111,10 @@ static bool item_refers(const struct run *r, uint32_t i, const void *value, size
 
 // An extent that was cut meanwhile has become another item: the walk has passed it, and what is
 // left of it is read by the next scrub.
-static bool still_referred(struct store *s, const struct run *r, uint32_t i)
+static bool still_referred(const struct store_scrub *sc, const struct run *r, uint32_t i)
 {
+    struct store *s = sc->store;
+
     const void *value;
     struct fault f;
     size_t len;
@@ -98,7 +124,9 @@ static bool still_referred(struct store *s, const struct run *r, uint32_t i)
     fault_begin(&f);
     do {
         store_lock(s);
-        err = tree_get(&s->tree, &s->tree.root, &f, r->key, &value, &len);
+        const struct tree_root *root = walk_root(s, sc->snapshot);
+
+        err = root ? tree_get(&s->tree, root, &f, r->key, &value, &len) : -ENOENT;
         refers = err == 0 && item_refers(r, i, value, len);
         store_unlock(s);
     } while (fault_resolve(s, &f, STORE_BLOCK, &err));
@@ -114,8 +142,18 @@ static void run_damage(struct store_scrub *sc, const struct run *r, uint32_t i,
     d.address = r->address + i;
     d.off = (extent ? r->key.off + i : r->index) * BLOCK_BYTES;
     d.bytes = extent ? BLOCK_BYTES : 0; // no range of the file
-    if (still_referred(sc->store, r, i))
+    if (still_referred(sc, r, i))
         found(sc, &d, NULL);
+}
+
+// Of the snapshots only what no tree before has shown.
+static bool all_done(const struct store_scrub *sc, const struct run *r)
+{
+    bool done = sc->snapshot != 0;
+
+    for (uint32_t i = 0; i < r->count && done; i++)
+        done = is_done(sc, r->address + i);
+    return done;
 }
 
 static void check_run(struct store_scrub *sc, const struct run *r)
@@ -123,14 +161,17 @@ static void check_run(struct store_scrub *sc, const struct run *r)
     bool skip[EXTENT_BLOCKS_MAX], any = false;
     uint64_t off = r->address * BLOCK_BYTES;
 
+    if (all_done(sc, r))
+        return;
     skip_dirty(sc->store, r, skip);
     int err = io_pread(sc->data, sc->buffer, (size_t)r->count * BLOCK_BYTES, off);
     for (uint32_t i = 0; i < r->count; i++) {
         uint8_t *bytes = sc->buffer + (size_t)i * BLOCK_BYTES;
         struct store_damage d = {0};
 
-        if (skip[i])
+        if (skip[i] || (sc->snapshot && is_done(sc, r->address + i)))
             continue;
+        set_done(sc, r->address + i);
         sc->data_blocks++;
         // Of a run that cannot be read, what of it can.
         d.code = err < 0 ? io_pread(sc->data, bytes, BLOCK_BYTES, off + i * BLOCK_BYTES) : 0;
@@ -207,7 +248,7 @@ static void check_node(struct store_scrub *sc, const struct tree_way *way, unsig
     }
     sc->nodes++;
     pace(sc, BLOCK_BYTES);
-    if (d.code < 0 && store_walk_current(sc->store, way, level))
+    if (d.code < 0 && store_walk_current(sc->store, sc->snapshot, way, level))
         found(sc, &d, level == 0 ? way : NULL);
 }
 
@@ -225,39 +266,134 @@ static void check_way(struct store_scrub *sc, const struct tree_way *way)
     }
 }
 
+// A node that cannot be read, and what hangs below it.
+static void lose_node(struct store_scrub *sc, const struct tree_way *way, int err)
+{
+    struct store_damage d = {.code = err, .address = way->ref[way->level].address};
+
+    // Another tree that has it too has told.
+    if (sc->snapshot && is_done(sc, d.address))
+        return;
+    set_done(sc, d.address);
+    if (way->level == 0 && err == -AF_E_BLOCK_CHECKSUM) {
+        d.expected = way->ref[0].checksum;
+        d.found = checksum(CSUM_NODE, 0, sc->leaf->bytes, BLOCK_BYTES);
+    }
+    found(sc, &d, way);
+    pace(sc, BLOCK_BYTES);
+}
+
+// Moves the walk of a snapshot behind a subtree that was walked before, if there is one here.
+static void skip_shared(struct store_scrub *sc, bool *ret_skipped, bool *ret_last)
+{
+    const struct tree_way *way = &sc->leaf->way;
+
+    *ret_skipped = false;
+    int err = store_walk_way(sc->store, sc->snapshot, sc->at, sc->leaf);
+    if (err < 0)
+        return; // store_walk() tells
+    for (unsigned level = way->root_level + 1; level-- > 0;) {
+        if (!is_done(sc, way->ref[level].address))
+            continue;
+        *ret_skipped = true;
+        *ret_last = way->last_at[level];
+        sc->at = way->next_at[level];
+        return;
+    }
+}
+
+static int scrub_leaf(struct store_scrub *sc, bool *ret_last)
+{
+    const struct tree_way *way = &sc->leaf->way;
+    int err = store_walk(sc->store, sc->data, sc->snapshot, sc->at, sc->leaf);
+
+    if (err < 0 && err != -EIO && !err_is_corruption(err))
+        return err;
+    if (err < 0) {
+        lose_node(sc, way, err);
+    } else {
+        // What store_walk() has read from the disk just now need not be read once more.
+        if (!sc->leaf->cached) {
+            sc->seen[0] = way->ref[0];
+            sc->nodes++;
+            pace(sc, BLOCK_BYTES);
+        }
+        check_way(sc, way);
+        check_items(sc);
+        set_done(sc, way->ref[0].address);
+    }
+    // What the walk leaves is done, with all below it.
+    for (unsigned level = way->level + 1; level <= way->root_level; level++)
+        if (way->last_at[level] == way->last &&
+            (way->last || key_compare(&way->next, &way->next_at[level]) == 0))
+            set_done(sc, way->ref[level].address);
+    *ret_last = way->last;
+    sc->at = way->next;
+    return 0;
+}
+
+static int scrub_one_tree(struct store_scrub *sc)
+{
+    bool last = false, skipped = false;
+    int err = 0;
+
+    sc->at = key_make(0, 0, 0);
+    while (err == 0 && !last && !sc->stopped) {
+        if (sc->snapshot)
+            skip_shared(sc, &skipped, &last);
+        if (err == 0 && !skipped)
+            err = scrub_leaf(sc, &last);
+    }
+    return sc->stopped ? -EINTR : err;
+}
+
+// Under the lock. False: the table has no such block (any more).
+static bool table_ref(struct store *s, size_t i, struct blkref *ret)
+{
+    bool there;
+
+    store_lock(s);
+    there = i < s->snapshots.block_count;
+    if (there)
+        *ret = s->snapshots.blocks[i].ref;
+    store_unlock(s);
+    return there;
+}
+
+// The table of snapshots: blocks that are not written yet have no checksum.
+static void scrub_table(struct store_scrub *sc)
+{
+    struct blkref ref, now;
+
+    for (size_t i = 0; table_ref(sc->store, i, &ref) && !sc->stopped; i++) {
+        struct store_damage d = {.address = ref.address};
+
+        if (ref.checksum == 0)
+            continue;
+        d.code = io_pread(sc->data, sc->buffer, BLOCK_BYTES, ref.address * BLOCK_BYTES);
+        if (d.code == 0)
+            d.code = snapshot_block_validate(sc->buffer, &ref, sc->store->tree.uuid);
+        if (d.code < 0 && table_ref(sc->store, i, &now) && memcmp(&now, &ref, sizeof(ref)) == 0)
+            found(sc, &d, NULL);
+        pace(sc, BLOCK_BYTES);
+    }
+}
+
 int store_scrub_tree(struct store_scrub *sc)
 {
-    for (;;) {
-        int err = store_walk(sc->store, sc->data, sc->at, sc->leaf);
-        const struct tree_way *way = &sc->leaf->way;
+    struct store_snapshot sn = {0};
+    int err = scrub_one_tree(sc);
 
-        if (err < 0 && err != -EIO && !err_is_corruption(err))
-            return err;
-        if (err < 0) {
-            struct store_damage d = {.code = err, .address = way->ref[way->level].address};
-
-            if (way->level == 0 && err == -AF_E_BLOCK_CHECKSUM) {
-                d.expected = way->ref[0].checksum;
-                d.found = checksum(CSUM_NODE, 0, sc->leaf->bytes, BLOCK_BYTES);
-            }
-            found(sc, &d, way);
-            pace(sc, BLOCK_BYTES);
-        } else {
-            // What store_walk() has read from the disk just now need not be read once more.
-            if (!sc->leaf->cached) {
-                sc->seen[0] = way->ref[0];
-                sc->nodes++;
-                pace(sc, BLOCK_BYTES);
-            }
-            check_way(sc, way);
-            check_items(sc);
-        }
-        if (sc->stopped)
-            return -EINTR;
-        if (way->last)
-            return 0;
-        sc->at = way->next;
+    while (err == 0 && store_snapshot_next(sc->store, sn.id, &sn)) {
+        sc->snapshot = sn.id;
+        err = scrub_one_tree(sc);
+        if (err == -ENOENT) // deleted meanwhile, or not published yet
+            err = 0;
     }
+    sc->snapshot = 0;
+    if (err == 0)
+        scrub_table(sc);
+    return sc->stopped ? -EINTR : err;
 }
 
 // ---- the space map ----

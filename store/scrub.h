@@ -5,7 +5,10 @@
 //
 // What fails counts only while it is still referred to, as it was, after the read: a block that was
 // freed meanwhile is no damage. What waits in memory for a checkpoint is not on disk yet and is
-// passed over. A block is read once: a second, better reading would not make it sound.
+// passed over. A block is read once: a second, better reading would not make it sound. What several
+// trees share, the live one and snapshots, is read for the first of them.
+//
+// Memory: a bit for each block of `data`.
 #ifndef AF_STORE_SCRUB_H
 #define AF_STORE_SCRUB_H
 
@@ -20,7 +23,10 @@ struct store_scrub {
     uint64_t nodes, data_blocks, map_blocks, bytes; // read so far
     uint64_t damage;                                // found so far
 
-    struct key at; // where the walk has come to
+    uint64_t snapshot; // whose tree is walked, 0: the live one
+    struct key at;     // where the walk has come to
+    uint64_t *done;    // bit for each block that was read
+    uint64_t done_blocks;
     struct store_leaf *leaf;
     struct blkref seen[TREE_LEVELS]; // the nodes on the way there that were read last
     uint8_t *buffer;                 // EXTENT_BLOCKS_MAX blocks
@@ -31,7 +37,7 @@ struct store_scrub {
 int store_scrub_begin(struct store_scrub *sc) AF_NODISCARD;
 // All of it. 0; -EINTR when pace() has ended it; or why it cannot go on. What is damaged is noted
 // in the store and counted, and is no error.
-int store_scrub_tree(struct store_scrub *sc) AF_NODISCARD;
+int store_scrub_tree(struct store_scrub *sc) AF_NODISCARD; // the live tree, then all snapshots
 int store_scrub_map(struct store_scrub *sc) AF_NODISCARD;
 void store_scrub_end(struct store_scrub *sc);
 

@@ -102,8 +102,6 @@ static int validate_header(const struct block_header_disk *h, enum block_type ty
 {
     if (le32_get(h->magic) != BLOCK_MAGIC || h->type != type)
         return -AF_E_BLOCK_MAGIC;
-    if (le16_get(h->version) != FORMAT_VERSION)
-        return -AF_E_VERSION;
     if (memcmp(h->uuid, uuid, sizeof(h->uuid)) != 0)
         return -AF_E_BLOCK_UUID;
     if (le64_get(h->address) != address)
@@ -164,6 +162,9 @@ int space_validate(const uint8_t *bytes, enum block_type type, uint64_t address,
     enum checksum_kind kind = type == BLOCK_TYPE_BITMAP ? CSUM_BITMAP : CSUM_INDEX;
     if (checksum(kind, 0, bytes, BLOCK_BYTES) != sum)
         return -AF_E_SPACE_CHECKSUM;
+    // Only whole bytes say of which version they are: else it is damage.
+    if (le16_get(h->version) != FORMAT_VERSION)
+        return -AF_E_VERSION;
     if (h->level != 0 || le32_get(h->heap_start) != 0 ||
         !all_zero(h->reserved, sizeof(h->reserved)))
         return -AF_E_SPACE_LAYOUT;

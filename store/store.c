@@ -139,15 +139,25 @@ static int fault_pin(struct store *s, struct fault *f, enum block_kind kind, uin
     return b ? 0 : -ENOMEM;
 }
 
-// What does not come, or is not what it should be, is left to whoever asks for it by name.
+// What does not come is left to whoever asks for it by name. What is not what it should be is an
+// error of whoever asks for it in this operation: a second, better reading would not make it sound.
 static void fault_read_ahead(struct store *s, struct fault *f)
 {
     for (unsigned i = 0; i < f->ahead_count; i++) {
         uint8_t *bytes = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+        int err =
+            bytes ? io_pread(s->config.data, bytes, BLOCK_BYTES, f->ahead[i].address * BLOCK_BYTES)
+                  : -ENOMEM;
 
-        if (!bytes ||
-            io_pread(s->config.data, bytes, BLOCK_BYTES, f->ahead[i].address * BLOCK_BYTES) < 0 ||
-            node_validate(bytes, &f->ahead[i], 0, s->tree.uuid) < 0) {
+        if (err == 0)
+            err = node_validate(bytes, &f->ahead[i], 0, s->tree.uuid);
+        if (err < 0) {
+            if (err_is_corruption(err) && f->bad_error == 0) {
+                f->bad = f->ahead[i];
+                f->bad_error = err;
+                f->bad_found =
+                    err == -AF_E_BLOCK_CHECKSUM ? checksum(CSUM_NODE, 0, bytes, BLOCK_BYTES) : 0;
+            }
             free(bytes);
             continue;
         }

@@ -229,6 +229,7 @@ struct store_damage {
     uint64_t address;         // block in `data`; 0: not known
     uint64_t expected, found; // checksums; 0: it was not that
     uint64_t count;           // how often met
+    bool in_snapshot;         // met in a snapshot: `ino` and `off` are those there
     char file[32];  // "wal/…", "superblock"; "": data. With it, `off` is the offset there
     char text[320]; // what, where, expected, found; filled in unless there is some
 };

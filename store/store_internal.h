@@ -381,6 +381,11 @@ int acl_follow_mode(struct store *s, struct fault *f, uint64_t ino, uint32_t mod
 int attributes_draft(struct store *s, struct fault *f, uint64_t ino, const struct oinode *oi,
                      const struct inode *in, unsigned set, struct op *op);
 
+// ---- walk.c ----
+
+// The root of the live tree (0) or of a published snapshot, NULL when that is gone. Under the lock.
+const struct tree_root *walk_root(struct store *s, uint64_t snapshot);
+
 // ---- background.c ----
 
 void reap_some(struct store *s,

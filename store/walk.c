@@ -16,7 +16,17 @@ static bool same_ref(const struct blkref *a, const struct blkref *b)
     return a->address == b->address && a->checksum == b->checksum && a->generation == b->generation;
 }
 
-static int find_way(struct store *s, struct key key, struct store_leaf *ret)
+// Under the lock. A snapshot that no checkpoint has published has no root yet.
+const struct tree_root *walk_root(struct store *s, uint64_t snapshot)
+{
+    const struct snapshot *sn = snapshot ? snapshot_find(&s->snapshots, snapshot) : NULL;
+
+    if (snapshot == 0)
+        return &s->tree.root;
+    return sn && sn->published && !sn->deleted ? &sn->root : NULL;
+}
+
+int store_walk_way(struct store *s, uint64_t snapshot, struct key key, struct store_leaf *ret)
 {
     struct block *leaf;
     struct fault f;
@@ -25,7 +35,9 @@ static int find_way(struct store *s, struct key key, struct store_leaf *ret)
     fault_begin(&f);
     do {
         store_lock(s);
-        err = tree_way(&s->tree, &s->tree.root, &f, key, &ret->way, &leaf);
+        const struct tree_root *root = walk_root(s, snapshot);
+
+        err = root ? tree_way(&s->tree, root, &f, key, &ret->way, &leaf) : -ENOENT;
         ret->cached = err == 0 && leaf != NULL;
         if (ret->cached)
             memcpy(ret->bytes, leaf->bytes, BLOCK_BYTES);
@@ -36,13 +48,14 @@ static int find_way(struct store *s, struct key key, struct store_leaf *ret)
 
 // Without the cache: a walk over everything would leave nothing else in it. A failure counts when
 // the tree still says the same after it.
-int store_walk(struct store *s, struct io_file *data, struct key key, struct store_leaf *ret)
+int store_walk(struct store *s, struct io_file *data, uint64_t snapshot, struct key key,
+               struct store_leaf *ret)
 {
     struct blkref failed = {0};
     int failure = 0;
 
     for (unsigned i = 0; i < TRIES_MAX; i++) {
-        int err = find_way(s, key, ret);
+        int err = store_walk_way(s, snapshot, key, ret);
         const struct blkref *ref = &ret->way.ref[0];
 
         if (err < 0 || ret->cached)
@@ -59,7 +72,8 @@ int store_walk(struct store *s, struct io_file *data, struct key key, struct sto
     return failure;
 }
 
-bool store_walk_current(struct store *s, const struct tree_way *way, unsigned level)
+bool store_walk_current(struct store *s, uint64_t snapshot, const struct tree_way *way,
+                        unsigned level)
 {
     struct tree_way now;
     struct block *leaf;
@@ -69,7 +83,10 @@ bool store_walk_current(struct store *s, const struct tree_way *way, unsigned le
     fault_begin(&f);
     do {
         store_lock(s);
-        err = tree_way(&s->tree, &s->tree.root, &f, way->low, &now, &leaf);
+        const struct tree_root *root = walk_root(s, snapshot);
+
+        now = (struct tree_way){.level = 1}; // nothing is in it
+        err = root ? tree_way(&s->tree, root, &f, way->low, &now, &leaf) : -ENOENT;
         store_unlock(s);
     } while (fault_resolve(s, &f, STORE_BLOCK, &err));
     return level >= now.level && level <= now.root_level &&

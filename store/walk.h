@@ -15,12 +15,17 @@ struct store_leaf {
     uint8_t bytes[BLOCK_BYTES]; // a valid node of level 0
 };
 
-// The leaf whose range holds `key`. `data`: what it is read from when it is not in memory. 0; or an
-// error of the node at way.ref[way.level], which is still referred to: everything in [way.low,
-// way.next) hangs below it. -ENOMEM.
-int store_walk(struct store *s, struct io_file *data, struct key key,
+// The leaf whose range holds `key`, of the live tree (`snapshot` 0) or of a snapshot. `data`: what
+// it is read from when it is not in memory. 0; or an error of the node at way.ref[way.level], which
+// is still referred to: everything in [way.low, way.next) hangs below it. -ENOMEM. -ENOENT: there
+// is no such snapshot (any more).
+int store_walk(struct store *s, struct io_file *data, uint64_t snapshot, struct key key,
                struct store_leaf *ret) AF_NODISCARD;
-// True when the node at `level` of `way` is still part of the live tree.
-bool store_walk_current(struct store *s, const struct tree_way *way, unsigned level);
+// The way alone, in ret->way; nothing but inner nodes is read.
+int store_walk_way(struct store *s, uint64_t snapshot, struct key key,
+                   struct store_leaf *ret) AF_NODISCARD;
+// True when the node at `level` of `way` is still part of that tree.
+bool store_walk_current(struct store *s, uint64_t snapshot, const struct tree_way *way,
+                        unsigned level);
 
 #endif

@@ -263,6 +263,28 @@ serve -o ro
 exits 2 'read-only' "$AEROFS" scrub "$MNT"
 leave
 
+# ---- what only a snapshot holds ----
+
+take
+start
+mkdir "$MNT/.aerofs/snapshots/kept"
+rm "$MNT/hard-link" "$MNT/deep/a/b/large-0"
+sync "$MNT"
+stop
+serve
+scrub_says 0
+same 'data blocks that the scrub has read' "$(sed -n 's/.*data blocks \([0-9]*\)$/\1/p' <("$AEROFS" check clean))" \
+    "$(sed -n 's/^data_blocks: //p' "$MNT/.aerofs/scrub")"
+read -r file_block block count < <(extents | head -n 1)
+damage_block "$block"
+sync
+scrub_says 1
+grep -q "address=$block .* in a snapshot, content of inode $large, bytes 0-4095" "$MNT/.aerofs/damage" || fail "$(cat "$MNT/.aerofs/damage")"
+fails_with 'Input/output error' cat "$MNT/.aerofs/snapshots/kept/hard-link"
+tail -c 4096 "$MNT/.aerofs/snapshots/kept/hard-link" >/dev/null || fail 'the rest of it cannot be read'
+leave
+check_finds_damage
+
 # ---- under load ----
 
 take
