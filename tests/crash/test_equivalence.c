@@ -133,6 +133,7 @@ struct observed {
     struct call_class classes[CLASSES_MAX];
     size_t class_count;
     struct logical log;
+    struct store_status status; // before the end
     struct image images[IMAGES_MAX];
     size_t image_count, event_in_step;
     uint64_t crashes, outcomes, recovered, acknowledged;
@@ -336,6 +337,7 @@ static void observe_end(struct observed *o)
     char text[600];
 
     assert_int_equal(fixture_sync(&r->fx), 0);
+    store_get_status(r->fx.store, &o->status);
     logical_collect(&o->log, r->fx.sim);
     int err = script_reopen(r, o->recover);
     if (err < 0)
@@ -454,6 +456,23 @@ static void compare_calls(const struct observed *on, struct observed *o, struct 
     }
 }
 
+// A switch that does nothing would agree with everything: its calls differ somewhere.
+static void check_effect(const struct observed *on, struct observed *o, struct switches off)
+{
+    for (unsigned i = 0; i < SWITCH_COUNT; i++) {
+        const char *const *calls = equivalences[i].calls;
+        bool differs = !calls[0] || switch_on(off, equivalences[i].id) ||
+                       equivalences[i].id == SWITCH_BLOCK_CACHE;
+
+        for (size_t k = 0; k < 8 && calls[k]; k++)
+            differs = differs || calls_of(on, calls[k]) != calls_of(o, calls[k]);
+        if (!differs)
+            problem(o, o->run.step, "%s off makes no difference", switch_name(equivalences[i].id));
+    }
+    if (!switch_on(off, SWITCH_BLOCK_CACHE) && o->status.cache_misses <= on->status.cache_misses)
+        problem(o, o->run.step, "the cache misses as little as with all on");
+}
+
 static void compare_formats(const struct observed *on, struct observed *o)
 {
     uint8_t a[2][32], b[2][32];
@@ -472,6 +491,8 @@ static void compare(const struct observed *on, struct observed *o, struct switch
         compare_steps(on, o);
     if (!o->failed)
         compare_calls(on, o, off);
+    if (!o->failed)
+        check_effect(on, o, off);
     if (!o->failed)
         compare_formats(on, o);
     if (!o->failed && !logical_equal(&on->log, &o->log, &at))

@@ -249,6 +249,113 @@ static void test_an_image_recovers_the_same_under_every_choice(void **state)
     assert_int_equal(images, 5);
 }
 
+// ---- crashes of recovery, of the recovery after it, and of the one after that ----
+
+#define LEVEL_MAX 20000u
+#define DEPTH     3u
+
+struct level { // distinct disks
+    struct sim *disks[LEVEL_MAX];
+    size_t count;
+};
+
+static struct {
+    uint64_t hashes[1u << 18]; // of all disks of all levels
+    size_t count;
+} seen;
+
+// True when it is the first time.
+static bool see(uint64_t hash)
+{
+    size_t at = hash & (AF_ARRAY_LEN(seen.hashes) - 1);
+
+    hash += hash == 0;
+    while (seen.hashes[at] && seen.hashes[at] != hash)
+        at = (at + 1) & (AF_ARRAY_LEN(seen.hashes) - 1);
+    if (seen.hashes[at])
+        return false;
+    AF_ASSERT(++seen.count < AF_ARRAY_LEN(seen.hashes) / 2);
+    seen.hashes[at] = hash;
+    return true;
+}
+
+struct deeper {
+    struct sim *sim; // that recovers
+    struct level *next;
+};
+
+// The power fails before each call of the recovery: all that is unsynced is gone, or all of it
+// stays.
+static void crash_here(void *arg, const struct sim_event *e)
+{
+    static const enum crash_kind kinds[] = {CRASH_DROP_ALL, CRASH_KEEP_ALL, CRASH_RANDOM};
+    struct deeper *d = arg;
+
+    for (size_t i = 0; i < AF_ARRAY_LEN(kinds); i++) {
+        struct sim *crashed = sim_clone(d->sim);
+
+        crash_disk(crashed, kinds[i], e->index);
+        if (!see(sim_hash(crashed))) {
+            sim_destroy(crashed);
+            continue;
+        }
+        sim_count_crash(crashed);
+        AF_ASSERT(d->next->count < LEVEL_MAX);
+        d->next->disks[d->next->count++] = crashed;
+    }
+}
+
+// Recovers every disk of the level, which must come to the same tree, and collects the crashes of
+// it.
+static void recover_level(struct level *l, struct level *next, uint64_t tree,
+                          const struct engine_options *options)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        struct deeper d = {l->disks[i], next};
+        struct fixture fx;
+
+        fixture_adopt(&fx, l->disks[i], options);
+        if (next)
+            sim_set_event_hook(fx.sim, crash_here, &d);
+        // With other switches each time.
+        fx.options.switches.off = (uint32_t)i % (switches_baseline().off + 1);
+        assert_int_equal(fixture_open(&fx), 0);
+        sim_set_event_hook(fx.sim, NULL, NULL);
+        assert_true(script_tree_hash(fx.store) == tree);
+        fixture_free(&fx);
+    }
+    l->count = 0;
+}
+
+static void test_recovery_crashed_three_deep_comes_to_the_same_tree(void **state)
+{
+    static struct level levels[2];
+    static struct script s;
+    static struct script_run r;
+
+    (void)state;
+    script_make(&s, first_seed() + 100, 30);
+    script_begin(&r, &s, (struct switches){0});
+    while (r.step < 20)
+        script_step(&r);
+    struct sim *image = sim_clone(r.fx.sim);
+    struct recovered first;
+
+    crash_disk(image, CRASH_RANDOM, 3);
+    recover(image, &r.fx.options, 0, &first);
+    assert_true(first.tree != 0);
+    memset(&seen, 0, sizeof(seen));
+    (void)see(sim_hash(image));
+    levels[0].disks[levels[0].count++] = image;
+    for (unsigned depth = 0; depth <= DEPTH; depth++) {
+        printf("depth %u: %zu disks\n", depth, levels[depth % 2].count);
+        assert_true(levels[depth % 2].count > 0);
+        recover_level(&levels[depth % 2], depth < DEPTH ? &levels[(depth + 1) % 2] : NULL,
+                      first.tree, &r.fx.options);
+    }
+    script_end(&r);
+}
+
 // ---- one store, switches that change ----
 
 // The script with a crash or a clean end after every few steps, and other switches each time.
@@ -495,6 +602,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_failures_at_the_same_step_have_the_same_answer),
         cmocka_unit_test(test_an_image_recovers_the_same_under_every_choice),
+        cmocka_unit_test(test_recovery_crashed_three_deep_comes_to_the_same_tree),
         cmocka_unit_test(test_switches_change_from_opening_to_opening),
         cmocka_unit_test(test_a_checkpoint_makes_its_calls_in_one_order),
         cmocka_unit_test(test_changes_during_a_checkpoint_are_behind_its_cut),
