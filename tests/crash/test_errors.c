@@ -7,10 +7,11 @@
 // listed below with the reason. That it is harmless: afterwards the store opens, is sound and holds
 // what was acknowledged. And that it is always the same: codes and messages, however often.
 //
-//   RUNS=n  repetitions for the last (100)
+//   REPEAT=n  repetitions for the last (100)
 #include "tests/unit/test_engine_rig.h"
 
 #include "checkpoint/dump.h"
+#include "checkpoint/rescue.h"
 #include "tests/lib/rng.h"
 
 static const int errors[] = {EIO, ENOSPC, EDQUOT, EACCES, EROFS, EINTR, EAGAIN, ENOMEM};
@@ -29,6 +30,7 @@ struct scene {
     void (*run)(struct world *w, struct outcome *o);
     bool has_old; // a store with "old" in it is there from the start
     bool command; // whoever calls it prints the error that it returns
+    bool rescue;  // reads past what it cannot read, and lists what is missing by name and place
 };
 
 static void note(struct outcome *o, int err)
@@ -74,6 +76,8 @@ static struct sim *prepare_crashed(void)
     must_put(w, "old", 1, 70000);
     for (unsigned i = 0; i < 40; i++)
         assert_int_equal(put_numbered(w, "many", i, 9000), 0);
+    assert_int_equal(store_snapshot_create(engine_store(w->engine), STORE_BLOCK, "kept"), 0);
+    assert_int_equal(put_numbered(w, "many", 40, 9000), 0);
     assert_int_equal(engine_checkpoint(w->engine), 0);
     must_put(w, "small", 1, 3000);
     must_put(w, "large", 1, 30000);
@@ -187,7 +191,11 @@ static void run_work(struct world *w, struct outcome *o)
     note(o, err);
     o->acked = err == 0;
     note(o, store_unlink(engine_store(w->engine), STORE_BLOCK, INO_ROOT, "small"));
+    note(o, store_snapshot_create(engine_store(w->engine), STORE_BLOCK, "taken"));
+    note(o, store_snapshot_delete(engine_store(w->engine), STORE_BLOCK, "kept"));
     note(o, engine_checkpoint(w->engine));
+    for (unsigned i = 0; i < 6; i++)
+        engine_tick(w->engine); // which gives the space of the snapshot back
     for (unsigned i = 0; i < 12; i++)
         note(o, put_numbered(w, "more", i, 9000));
     note(o, engine_checkpoint(w->engine));
@@ -238,17 +246,64 @@ static void run_scrub(struct world *w, struct outcome *o)
     end(w, o);
 }
 
+static void note_given_up(void *arg, const char *text)
+{
+    note_message(arg, MESSAGE_WARNING, text);
+}
+
+// `off` of `path` is damaged meanwhile.
+static void rescue_without(struct world *w, struct outcome *o, const char *path, uint64_t off,
+                           uint64_t off2)
+{
+    const struct rescue_options options = {.note = note_given_up, .arg = w};
+    struct examination x;
+    struct rescue r;
+
+    assert_int_equal(sim_flip_bits(w->sim, path, off, 255), 0);
+    assert_int_equal(sim_flip_bits(w->sim, path, off2, 255), 0);
+    sim_io(w->sim)->read_only = true;
+    (void)!examine_load(&x, sim_io(w->sim));
+    note(o, rescue_open(&r, sim_io(w->sim), &x, &options));
+    rescue_close(&r);
+    examine_free(&x);
+    sim_io(w->sim)->read_only = false;
+    assert_int_equal(sim_flip_bits(w->sim, path, off, 255), 0);
+    assert_int_equal(sim_flip_bits(w->sim, path, off2, 255), 0);
+}
+
+static void run_rescue_root(struct world *w, struct outcome *o)
+{
+    struct superblock_slots slots;
+    int err = superblock_load(sim_io(w->sim), &slots);
+
+    note(o, err);
+    if (err == 0 && slots.chosen >= 0) {
+        uint64_t root = slots.sb[slots.chosen].image.root.ref.address * BLOCK_BYTES;
+
+        rescue_without(w, o, "data", root + 100, root + 200);
+    }
+    if (err == 0)
+        superblock_slots_free(&slots);
+}
+
+static void run_rescue_superblock(struct world *w, struct outcome *o)
+{
+    rescue_without(w, o, SUPERBLOCK_FILE, 100, 65536 + 100);
+}
+
 static const struct scene scenes[] = {
-    {"creation", prepare_nothing, run_create, false, false},
-    {"opening of nothing", prepare_nothing, run_open, false, false},
-    {"creation over the remains of one", prepare_half, run_create, false, false},
-    {"recovery", prepare_crashed, run_open, true, false},
-    {"recovery that recycles segments", prepare_short, run_open, true, false},
-    {"opening on a read-only disk", prepare_clean, run_open_read_only, true, false},
-    {"work", prepare_clean, run_work, true, false},
-    {"verification", prepare_crashed, run_verify, true, true},
-    {"dump", prepare_clean, run_dump, true, true},
-    {"scrub", prepare_clean, run_scrub, true, false},
+    {"creation", prepare_nothing, run_create, false, false, false},
+    {"opening of nothing", prepare_nothing, run_open, false, false, false},
+    {"creation over the remains of one", prepare_half, run_create, false, false, false},
+    {"recovery", prepare_crashed, run_open, true, false, false},
+    {"recovery that recycles segments", prepare_short, run_open, true, false, false},
+    {"opening on a read-only disk", prepare_clean, run_open_read_only, true, false, false},
+    {"work", prepare_clean, run_work, true, false, false},
+    {"verification", prepare_crashed, run_verify, true, true, false},
+    {"dump", prepare_clean, run_dump, true, true, false},
+    {"scrub", prepare_clean, run_scrub, true, false, false},
+    {"rescue without the root", prepare_crashed, run_rescue_root, true, true, true},
+    {"rescue without a superblock", prepare_crashed, run_rescue_superblock, true, true, true},
 };
 
 // Where a failure is told to nobody, and why that is right.
@@ -263,6 +318,7 @@ static const struct {
     {"checkpoint/engine.c", "open IO_WRITE", EROFS,
      "the disk is read-only, which the status says; changes get EROFS"},
     {"store/spill.c", "start_writeback", 0, "a hint that promises nothing"},
+    {"store/reclaim.c", "read", ENOMEM, "begun anew; any other error is told and ends it"},
     {"store/store.c", "read", 0,
      "what is read ahead and does not come is read again by whoever needs it, and told then"},
 };
@@ -340,7 +396,9 @@ static bool fail_at(const struct scene *scene, const struct sim *base, uint64_t 
         .told = is_named(&w, error) || (scene->command && err_to_errno(o.err) == error),
     };
     sim_faults_clear(w.sim);
-    if (check)
+    if (scene->rescue)
+        assert_true(sim_hash(w.sim) == sim_hash(base));
+    else if (check)
         check_harmless(scene, &w, &o, nth);
     sim_destroy(w.sim);
     return hit;
@@ -354,10 +412,10 @@ static uint64_t fail_scene(const struct scene *scene, uint64_t times, size_t err
     uint64_t calls = 0, failures = 0, untold = 0;
     struct failure f;
 
-    for (size_t e = 0; e < error_count; e++) {
+    for (size_t e = 0; e < (scene->rescue ? 1 : error_count); e++) {
         for (calls = 0; fail_at(scene, base, calls, times, errors[e], true, &f); calls++) {
             failures++;
-            if (f.told || may_be_silent(f.site, errors[e]))
+            if (f.told || scene->rescue || may_be_silent(f.site, errors[e]))
                 continue;
             untold++;
             print_error("%s: %s at call %llu (%s) is told to nobody; the scene says %s\n",
@@ -387,7 +445,7 @@ static void test_every_call_fails_with_every_error(void **state)
 static void test_the_same_failure_gives_the_same_answer(void **state)
 {
     const char *seen[200];
-    uint64_t runs = env_number("RUNS", 100);
+    uint64_t runs = env_number("REPEAT", 100);
     size_t count = 0;
 
     (void)state;
@@ -395,7 +453,8 @@ static void test_the_same_failure_gives_the_same_answer(void **state)
         struct sim *base = scenes[s].prepare();
         struct failure first, again;
 
-        for (uint64_t nth = 0; fail_at(&scenes[s], base, nth, 1, EIO, false, &first); nth++) {
+        for (uint64_t nth = 0;
+             !scenes[s].rescue && fail_at(&scenes[s], base, nth, 1, EIO, false, &first); nth++) {
             size_t k = 0;
 
             while (k < count && seen[k] != first.site)
