@@ -90,6 +90,11 @@ void fs_workers_submit(struct fs_workers *w, struct fs_request *rq);
 void fs_workers_submit_ordered(struct fs_workers *w, struct fs_request *rq);
 // Something that was submitted in order has not finished.
 bool fs_workers_ordered_busy(const struct fs_workers *w);
+// Of the requests with `holds_release`: the number of the last one submitted, and of the oldest
+// that has not been answered (0: none); and how many were answered.
+uint64_t fs_workers_hold_last(const struct fs_workers *w);
+uint64_t fs_workers_hold_oldest(const struct fs_workers *w);
+uint64_t fs_workers_hold_done(const struct fs_workers *w);
 // The bounds are reached: read nothing more before a request has finished.
 bool fs_workers_full(struct fs_workers *w);
 bool fs_workers_idle(struct fs_workers *w);

@@ -15,6 +15,13 @@
 //          been queued is still
 //                               answered, later calls of those who hold it open get ENOTCONN
 //          any     -> FAILED    the device or epoll answered an error that has no meaning here
+//
+// A RELEASE that the kernel holds back. Read-ahead keeps a descriptor alive: when it is still under
+// way, close(2) returns and the RELEASE is sent only with the answer to the READ. So what changes
+// or syncs waits, in `waiting`, until every READ by a writable descriptor that was read before it
+// has been answered and the device has been found empty after that: then the RELEASE was read.
+// (WRITEs need not wait: they enter no history.)
+//
 // All three end the loop; before it returns, workers finish and fsyncs are answered.
 
 #include <errno.h>
@@ -36,6 +43,8 @@
 #define INLINE_PAYLOAD_MAX (64u * 1024u)
 // So many requests are run before the log gets its turn, however many more are waiting.
 #define ROUND_REQUESTS_MAX 64u
+// What the kernel may have queued before a RELEASE, in rounds: max_background requests.
+#define WAITING_ROUNDS_MAX 1024u
 
 enum state { RUNNING, GONE, STOPPING, FAILED };
 
@@ -46,6 +55,11 @@ struct loop {
     int epoll_fd, signal_fd, log_fd;
     struct fs_request *free_request; // where the next request is read into; NULL: none yet
     bool more;                       // the device was not empty when the round ended
+    struct list waiting;             // for RELEASEs that may come; see above
+    unsigned rounds_waiting;         // rounds without finding the device empty
+    bool answered;                   // such a READ was, here, since the device was empty
+    uint64_t done, oldest;           // of the workers, before the last read(2)
+    uint64_t done_empty;             // `done` when the device was last found empty
     bool polled;                     // epoll watches the device
     bool told_ready;
     bool detaching; // the thread exists
@@ -112,6 +126,49 @@ static void hand_over(struct loop *l, bool ordered)
         fs_workers_submit(l->fs->workers, rq);
 }
 
+// A RELEASE may be on its way that belongs before it.
+static bool must_wait(const struct loop *l, const struct fs_peek *peek)
+{
+    const struct fs_workers *w = l->fs->workers;
+
+    return peek->kind == FS_KIND_CHANGES && !peek->write &&
+           (l->answered || fs_workers_hold_oldest(w) != 0 ||
+            fs_workers_hold_done(w) != l->done_empty);
+}
+
+static void wait_for_releases(struct loop *l)
+{
+    struct fs_request *rq = l->free_request;
+    struct fs_request *copy = rq->size <= INLINE_PAYLOAD_MAX ? fs_request_copy(rq) : NULL;
+
+    if (copy)
+        rq = copy;
+    else
+        l->free_request = NULL;
+    rq->hold_number = fs_workers_hold_last(l->fs->workers);
+    list_append(&l->waiting, &rq->link);
+}
+
+// Runs those that have waited enough, in their order: the READs before `oldest` (0: all) have been
+// answered, and what came of it was read.
+static void run_waiting(struct loop *l, uint64_t oldest)
+{
+    struct fs *fs = l->fs;
+
+    while (!list_empty(&l->waiting)) {
+        struct fs_request *rq = list_entry(l->waiting.next, struct fs_request, link);
+        if (oldest != 0 && oldest <= rq->hold_number)
+            break;
+        list_remove(&rq->link);
+        if (fs_workers_ordered_busy(fs->workers))
+            fs_workers_submit_ordered(fs->workers, rq);
+        else if (fs_run_request(fs, rq, STORE_NONBLOCK))
+            fs_request_free(rq);
+        else
+            fs_workers_submit(fs->workers, rq);
+    }
+}
+
 static void dispatch(struct loop *l)
 {
     struct fs *fs = l->fs;
@@ -126,12 +183,16 @@ static void dispatch(struct loop *l)
         fs_forgotten(rq, fs_ghost_forget, fs);
         return;
     }
-    if (kind != FS_KIND_READS && fs_workers_ordered_busy(fs->workers))
+    if (must_wait(l, &rq->peek))
+        wait_for_releases(l);
+    else if (kind != FS_KIND_READS && fs_workers_ordered_busy(fs->workers))
         hand_over(l, true);
     else if (rq->peek.payload_bytes > INLINE_PAYLOAD_MAX)
         hand_over(l, false);
     else if (!fs_run_request(fs, rq, STORE_NONBLOCK))
         hand_over(l, kind == FS_KIND_RELEASE);
+    else if (rq->peek.holds_release)
+        l->answered = true;
 }
 
 static bool may_read(struct loop *l)
@@ -145,11 +206,21 @@ static bool may_read(struct loop *l)
     return l->free_request;
 }
 
+static void found_empty(struct loop *l)
+{
+    l->answered = false;
+    l->done_empty = l->done;
+    l->rounds_waiting = 0;
+    run_waiting(l, l->oldest);
+}
+
 // Reads one request. False: none is there, or the state is no longer RUNNING.
 static bool read_request(struct loop *l)
 {
     for (;;) {
         struct fs_request *rq = l->free_request;
+        l->done = fs_workers_hold_done(l->fs->workers);
+        l->oldest = fs_workers_hold_oldest(l->fs->workers);
         ssize_t n = read(l->fs->device_fd, rq->bytes, rq->cap);
         if (n > 0) {
             rq->size = (size_t)n;
@@ -157,8 +228,10 @@ static bool read_request(struct loop *l)
         }
         if (n < 0 && (errno == EINTR || errno == ENOENT))
             continue; // ENOENT: the request was called off while it was being read
-        if (n < 0 && errno == EAGAIN)
+        if (n < 0 && errno == EAGAIN) {
+            found_empty(l);
             return false;
+        }
         if (n == 0 || errno == ENODEV || errno == ECONNABORTED)
             l->state = l->state == STOPPING ? STOPPING : GONE;
         else
@@ -191,8 +264,11 @@ static void drain(struct loop *l)
         count++;
     }
     l->more = count == ROUND_REQUESTS_MAX;
-    if (count == 0)
-        return;
+    // Each client has one request under way at most, and the kernel queues no more than this.
+    if (l->more && !list_empty(&l->waiting) && ++l->rounds_waiting == WAITING_ROUNDS_MAX) {
+        l->rounds_waiting = 0;
+        run_waiting(l, l->oldest);
+    }
     store_kick(l->fs->store);
     if (!l->told_ready && l->state == RUNNING)
         tell_ready(l);
@@ -282,6 +358,13 @@ static void drain_counter(int fd)
     (void)!read(fd, &value, sizeof(value));
 }
 
+static void wake_up(struct loop *l)
+{
+    drain_counter(l->fs->wake_fd);
+    if (!list_empty(&l->waiting))
+        l->more = true;
+}
+
 static void on_signal(struct loop *l)
 {
     struct signalfd_siginfo info;
@@ -313,7 +396,7 @@ static void wait_events(struct loop *l, int timeout_ms)
         else if (fd == l->log_fd)
             on_log(l);
         else if (fd == l->fs->wake_fd)
-            drain_counter(fd);
+            wake_up(l);
         else
             on_signal(l);
     }
@@ -332,12 +415,16 @@ static void loop_run(struct loop *l)
         // Set before the workers are asked, so that one that finishes in between sees it.
         atomic_store(&fs->want_wake, true);
         bool may = may_read(l);
-        atomic_store(&fs->want_wake, !may);
+        bool waiting = !list_empty(&l->waiting);
+        if (waiting && fs_workers_hold_done(fs->workers) != l->done)
+            l->more = true; // answered since: look again
+        atomic_store(&fs->want_wake, !may || waiting);
         watch_device(l, may);
         wait_events(l, may && l->more ? 0 : -1);
     }
     if (l->state == STOPPING)
         drain_last(l);
+    run_waiting(l, 0);
 }
 
 // Workers finish, fsyncs are answered, a thread that detaches ends.
@@ -398,6 +485,8 @@ static void loop_close(struct loop *l)
 int fs_run(struct fs *fs)
 {
     struct loop l = {.fs = fs, .state = RUNNING, .epoll_fd = -1, .signal_fd = -1, .more = true};
+
+    list_init(&l.waiting);
     int r = loop_open(&l);
 
     if (r == 0)

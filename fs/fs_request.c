@@ -73,9 +73,12 @@ bool fs_peek(const void *bytes, size_t len, struct fs_peek *ret_peek)
     struct fs_peek peek = {.kind = kind_of(in, arg, arg_len)};
 
     if (in->opcode == FUSE_READ && arg_len >= sizeof(struct fuse_read_in)) {
-        peek.payload_bytes = ((const struct fuse_read_in *)arg)->size;
+        const struct fuse_read_in *read = arg;
+        peek.payload_bytes = read->size;
+        peek.holds_release = (read->flags & O_ACCMODE) != O_RDONLY;
     } else if (in->opcode == FUSE_WRITE && arg_len >= sizeof(struct fuse_write_in)) {
         const struct fuse_write_in *write = arg;
+        peek.write = true;
         peek.payload_bytes = write->size;
         peek.kill_suidgid = write->write_flags & FUSE_WRITE_KILL_SUIDGID;
     }
@@ -123,6 +126,7 @@ struct fs_request *fs_request_new(void)
         .cap = WRITE_HEADER_BYTES + FS_PAYLOAD_MAX + FS_HEADER_MAX,
     };
     list_init(&rq->link);
+    list_init(&rq->hold_link);
     return rq;
 }
 
@@ -139,6 +143,7 @@ struct fs_request *fs_request_copy(const struct fs_request *from)
         .bytes = (uint8_t *)rq + AF_ROUND_UP(sizeof(*rq), 16),
     };
     list_init(&rq->link);
+    list_init(&rq->hold_link);
     memcpy(rq->bytes, from->bytes, from->size);
     return rq;
 }

@@ -35,6 +35,11 @@ struct fs_peek {
     uint32_t payload_bytes; // of a READ or WRITE
     enum fs_raw raw;
     bool setattr;
+    // A READ by a descriptor that may have changed the file. If it is read-ahead, the kernel sends
+    // the RELEASE of the descriptor only when it has been answered, however long ago close(2)
+    // returned.
+    bool holds_release;
+    bool write;
     bool kill_suidgid; // a WRITE that the kernel leaves it to us to clear set-id bits for
 };
 
@@ -49,6 +54,10 @@ bool fs_peek(const void *bytes, size_t len, struct fs_peek *ret_peek) AF_NODISCA
 
 struct fs_request {
     struct list link;
+    // With holds_release, while a worker has it: its place among those; else: it waits for those up
+    // to this one.
+    struct list hold_link;
+    uint64_t hold_number;
     struct fs_peek peek;
     size_t size;    // of the request
     size_t cap;     // of bytes[]

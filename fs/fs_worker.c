@@ -55,6 +55,7 @@ struct fs_workers {
     struct lane lanes[LANES];
     struct list ordered;
     size_t held, held_bytes; // queued or running
+    struct list holding;     // of them, those with holds_release
     bool stop;
 
     struct af_cond ordered_wake;
@@ -62,6 +63,8 @@ struct fs_workers {
     // Submitted in order and not finished. Written under the lock; the loop, the only one that
     // raises it, reads it without.
     atomic_size_t ordered_count;
+    // Likewise, see fs_workers_hold_last().
+    atomic_uint_fast64_t hold_last, hold_oldest, hold_done;
     size_t started; // of workers[]
     bool ordered_started;
     struct worker workers[WORKERS];
@@ -76,11 +79,26 @@ static void run(struct fs_workers *w, struct fs_request *rq)
     store_kick(w->fs->store);
 }
 
-static void finish_locked(struct fs_workers *w, const struct fs_request *rq)
+static void note_oldest_locked(struct fs_workers *w)
+{
+    uint64_t oldest = 0;
+
+    if (!list_empty(&w->holding))
+        oldest = list_entry(w->holding.next, struct fs_request, hold_link)->hold_number;
+    atomic_store(&w->hold_oldest, oldest);
+}
+
+// Its answer is out: whatever the kernel sends because of it is in the device.
+static void finish_locked(struct fs_workers *w, struct fs_request *rq)
 {
     AF_ASSERT(af_is_locked(&w->lock) && w->held > 0 && w->held_bytes >= rq->cap);
     w->held--;
     w->held_bytes -= rq->cap;
+    if (!rq->peek.holds_release)
+        return;
+    list_remove(&rq->hold_link);
+    atomic_fetch_add(&w->hold_done, 1);
+    note_oldest_locked(w);
 }
 
 // After unlocking: either the loop has seen the new numbers, or it has set want_wake before looking
@@ -170,6 +188,7 @@ int fs_workers_create(struct fs *fs, struct fs_workers **ret_workers)
     af_mutex_init(&w->lock, LOCK_RANK_FS);
     af_cond_init(&w->ordered_wake);
     list_init(&w->ordered);
+    list_init(&w->holding);
     for (size_t i = 0; i < LANES; i++)
         list_init(&w->lanes[i].queue);
     for (size_t i = 0; i < WORKERS; i++) {
@@ -194,11 +213,16 @@ int fs_workers_create(struct fs *fs, struct fs_workers **ret_workers)
     return 0;
 }
 
-static void hold_locked(struct fs_workers *w, const struct fs_request *rq)
+static void hold_locked(struct fs_workers *w, struct fs_request *rq)
 {
     AF_ASSERT(af_is_locked(&w->lock) && !w->stop);
     w->held++;
     w->held_bytes += rq->cap;
+    if (!rq->peek.holds_release)
+        return;
+    rq->hold_number = atomic_fetch_add(&w->hold_last, 1) + 1;
+    list_append(&w->holding, &rq->hold_link);
+    note_oldest_locked(w);
 }
 
 void fs_workers_submit(struct fs_workers *w, struct fs_request *rq)
@@ -231,6 +255,21 @@ bool fs_workers_ordered_busy(const struct fs_workers *w)
 {
     // Sequentially consistent: 0 means that the loop also sees all that those requests did.
     return atomic_load(&w->ordered_count) > 0;
+}
+
+uint64_t fs_workers_hold_last(const struct fs_workers *w)
+{
+    return atomic_load(&w->hold_last);
+}
+
+uint64_t fs_workers_hold_oldest(const struct fs_workers *w)
+{
+    return atomic_load(&w->hold_oldest);
+}
+
+uint64_t fs_workers_hold_done(const struct fs_workers *w)
+{
+    return atomic_load(&w->hold_done);
 }
 
 bool fs_workers_full(struct fs_workers *w)

@@ -2,7 +2,7 @@
 // One call each, or two, up to what acknowledges it; then "acknowledged" on stdout, and nothing
 // more happens until the process is killed. test_acknowledged.sh cuts the power then and looks.
 //
-//   acknowledged prepare DIR     what the stories start from
+//   acknowledged prepare DIR     what the stories start from; prepare-big: what read-ahead does
 //   acknowledged STORY DIR
 
 #include <errno.h>
@@ -63,6 +63,17 @@ static void prepare(void)
     file("a", 'a');
     file("b", 'b');
     sync_dir(".");
+}
+
+#define PARTS 16
+
+static void prepare_big(void)
+{
+    int fd = opened("big", O_CREAT | O_WRONLY);
+
+    for (unsigned i = 0; i < PARTS * (1u << 20) / SIZE; i++)
+        put(fd, 'a', SIZE);
+    must(fsync(fd), "fsync");
 }
 
 // ---- stories ----
@@ -211,6 +222,25 @@ static void one_fsync_story(void)
     must(fsync(one), "fsync");
 }
 
+// A close is done before the sync of the directory that follows it, though the kernel holds the
+// RELEASE back until the read-ahead by the same descriptor has been answered.
+static void read_ahead_story(void)
+{
+    int fd = opened("big", O_RDWR), dir = opened(".", O_RDONLY | O_DIRECTORY);
+
+    for (unsigned i = 0; i + 1 < PARTS; i += 2) {
+        int err = posix_fadvise(fd, (off_t)i << 20, 1 << 20, POSIX_FADV_WILLNEED);
+        if (err) {
+            errno = err;
+            must(-1, "posix_fadvise");
+        }
+    }
+    memset(bytes, 'x', 4096);
+    must(pwrite(fd, bytes, 4096, (PARTS - 2) << 20), "pwrite");
+    close(fd);
+    must(fsync(dir), "fsync of the directory");
+}
+
 // Nothing acknowledges it: what is open is not completed by somebody else's sync.
 static void truncate_open_story(void)
 {
@@ -246,6 +276,7 @@ static const struct {
     {"close", close_story},
     {"mkdir", mkdir_story},
     {"copy", copy_story},
+    {"read-ahead", read_ahead_story},
     {"one-fsync", one_fsync_story},
     {"truncate-open", truncate_open_story},
     {"write-open", write_open_story},
@@ -259,6 +290,10 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "prepare") == 0) {
         prepare();
+        return 0;
+    }
+    if (strcmp(argv[1], "prepare-big") == 0) {
+        prepare_big();
         return 0;
     }
     for (size_t i = 0; i < sizeof(stories) / sizeof(stories[0]); i++) {

@@ -12,12 +12,12 @@ mount_powercut() { # [--create]
     limited "$powercut" "$@" "$STORE" "$MNT" >mount.out 2>mount.err || fail "$(cat mount.err)"
     note_daemon "$STORE"
 }
-# story NAME: a new store, the story, the cut, the next mount.
+# story NAME [PREPARATION]: a new store, the story, the cut, the next mount.
 story() {
     local pid
     rm -rf "$STORE"
     mount_powercut --create
-    "$acknowledged" prepare "$MNT"
+    "$acknowledged" "${2:-prepare}" "$MNT"
     stop
     mount_powercut # cold
     "$acknowledged" "$1" "$MNT" >out 2>err &
@@ -93,6 +93,11 @@ finish mkdir
 story copy
 holds b a 100000
 finish copy
+for try in 1 2 3; do # a race, which the daemon used to lose in most rounds
+    story read-ahead prepare-big
+    same "closed before the sync, round $try" x "$(dd if="$MNT/big" bs=1 skip=$((14 << 20)) count=1 status=none)"
+    finish read-ahead
+done
 story one-fsync
 same 'everything before one fsync' "$({
     printf first
