@@ -42,7 +42,8 @@ VARIANT_FLAGS = -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-re
 	-fno-omit-frame-pointer -Wno-string-conversion
 # What the fuzzer need not find its way through costs it time only: comparisons outside the decoders, and coverage of
 # checksums and of the tests' own code.
-FUZZ_DECODERS := store/op store/node store/space_format checkpoint/superblock wal/wal_format wal/wal_tail
+FUZZ_DECODERS := store/op store/node store/space_format store/snapshot_table store/inode store/dentry store/content store/xattr \
+	checkpoint/superblock wal/wal_format wal/wal_tail
 NO_COMPARES = $(if $(filter $(FUZZ_DECODERS:%=%.c) tests/fuzz/%,$<),,-fno-sanitize-coverage=trace-cmp)
 VARIANT_FLAGS += $(NO_COMPARES)
 build/fuzz/base/checksum.o build/fuzz/tests/sim/%.o build/fuzz/tests/lib/%.o: \
@@ -277,7 +278,7 @@ mutants: all programs powercut deps-test
 
 # The protocol in docs/proofs/model, verified by Spin, and its broken variants refuted.
 model: deps-model
-	$(Q)docs/proofs/model/run
+	$(Q)LIMIT=$(or $(LIMIT),300) docs/proofs/model/run
 
 # The images of this format version anew, into tests/golden (only when the version changes).
 golden: $(call programs,$(GOLDEN_SOURCES))

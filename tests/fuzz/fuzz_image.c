@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 // A store with mutated bytes: opened, listed, changed, closed. The first byte chooses the crashed
-// image (bit 0) instead of the clean one, and verification before and after (bits 1 and 2); the
-// rest is for mutate_image().
+// image (bit 0) or one with a snapshot (bit 3) instead of the clean one, and verification before
+// and after (bits 1 and 2); the rest is for mutate_image().
 //
 // What must hold, apart from memory safety:
 //   - a refused opening changes nothing
 //   - where no checksum was put right, a store that opens and reports no damage shows a moment of
 //     its history: for the clean image its tree, for the crashed one a state since the checkpoint
 //   - what verification calls sound opens, reads without an error, and is sound after a clean end
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,16 +99,31 @@ static bool is_moment(const struct image *image, uint64_t hash)
     return false;
 }
 
-static const struct image *images(void)
+// The clean one, with a snapshot of it that holds what the live tree has let go of.
+static struct sim *with_snapshot(void)
 {
-    static struct image both[2];
+    struct fixture fx;
 
-    for (unsigned i = 0; i < 2 && !both[i].sim; i++) {
-        both[i].sim = golden_build(i == 1, options.max_bytes);
-        mutable_pages_find(both[i].sim, &both[i].pages);
-        find_moments(&both[i]);
+    fixture_adopt(&fx, golden_build(false, options.max_bytes), &options);
+    if (fixture_open(&fx) < 0 || store_snapshot_create(fx.store, STORE_BLOCK, "snapshot") < 0 ||
+        store_unlink(fx.store, STORE_BLOCK, INO_ROOT, "sparse") < 0 || fixture_close(&fx) < 0)
+        abort();
+    struct sim *sim = sim_clone(fx.sim);
+    fixture_free(&fx);
+    return sim;
+}
+
+static const struct image *image_of(unsigned flags)
+{
+    static struct image all[3];
+    unsigned which = flags & 1 ? 1 : flags & 8 ? 2 : 0;
+
+    for (unsigned i = 0; i < 3 && !all[i].sim; i++) {
+        all[i].sim = i == 2 ? with_snapshot() : golden_build(i == 1, options.max_bytes);
+        mutable_pages_find(all[i].sim, &all[i].pages);
+        find_moments(&all[i]);
     }
-    return both;
+    return &all[which];
 }
 
 // ---- one store ----
@@ -138,6 +154,12 @@ static int change(struct fixture *fx)
             store_setattr(fx->store, STORE_BLOCK, attr.ino, NULL, &attr, STORE_SET_SIZE, &attr);
         err = err ? err : cut;
     }
+    int deleted = store_snapshot_delete(fx->store, STORE_BLOCK, "snapshot");
+    for (unsigned i = 0; i < 8; i++) {
+        sim_advance_ms(fx->sim, 1000);
+        engine_tick(fx->engine); // its space comes back
+    }
+    err = err ? err : deleted == -ENOENT ? 0 : deleted;
     int published = engine_checkpoint(fx->engine);
     return err ? err : created ? created : unlinked && unlinked != -ENOENT ? unlinked : published;
 }
@@ -184,7 +206,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size == 0)
         return 0;
-    const struct image *image = &images()[data[0] & 1];
+    const struct image *image = image_of(data[0]);
     fixture_adopt(&fx, sim_clone(image->sim), &options);
     bool resealed = mutate_image(fx.sim, &image->pages, data + 1, size - 1);
     bool sound = (data[0] & 6) == 6 && verify_text(fx.sim, text, sizeof(text)) == 0;

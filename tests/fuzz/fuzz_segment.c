@@ -33,7 +33,7 @@ static uint64_t verify_copies(struct sim *sim, const uint8_t *bytes, size_t leng
             abort(); // there are no errors of I/O here
     if (wal_files_order(files, 2, &set) < 0)
         abort();
-    sum += set.last_lsn + files[0].what[0];
+    sum += set.last_lsn + (unsigned char)files[0].what[0];
     // A cut copy never has more than the whole.
     if (files[1].records > files[0].records)
         abort();

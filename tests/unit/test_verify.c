@@ -50,6 +50,40 @@ static void test_every_flipped_byte_of_data_in_use_is_found(void **state)
     world_destroy(w);
 }
 
+static void test_every_flipped_byte_of_the_table_of_snapshots_is_found(void **state)
+{
+    struct world *w = world_used();
+    struct block_header_disk h;
+    struct findings all;
+    uint64_t bytes, table = 0;
+
+    (void)state;
+    must_open(w);
+    assert_int_equal(store_snapshot_create(engine_store(w->engine), STORE_BLOCK, "one"), 0);
+    must_close(w);
+    assert_int_equal(verify(w, &all).damage, 0);
+    assert_int_equal(sim_file_size(w->sim, "data", &bytes), 0);
+    for (uint64_t off = 0; off < bytes && table == 0; off += BLOCK_BYTES) {
+        assert_int_equal(sim_read_raw(w->sim, "data", off, &h, sizeof(h)), 0);
+        if (le32_get(h.magic) == BLOCK_MAGIC && h.type == BLOCK_TYPE_SNAPSHOTS)
+            table = off;
+    }
+    assert_true(table > 0);
+    for (uint64_t at = 0; at < BLOCK_BYTES; at += at < 256 ? 1 : 97) {
+        assert_int_equal(sim_flip_bits(w->sim, "data", table + at, 4), 0);
+        int err = world_open(w);
+        if (err == 0)
+            fail_msg("byte %u of the table of snapshots may be anything", (unsigned)at);
+        assert_true(err_is_corruption(err));
+        w->engine = NULL;
+        assert_true(verify(w, &all).damage > 0);
+        assert_int_equal(sim_flip_bits(w->sim, "data", table + at, 4), 0);
+    }
+    must_open(w);
+    must_close(w);
+    world_destroy(w);
+}
+
 // ---- structures that are wrong under right checksums ----
 
 // A closed store whose tree is one leaf: changed, and sealed again up to the superblock.
@@ -235,6 +269,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_flipped_byte_of_data_in_use_is_found),
+        cmocka_unit_test(test_every_flipped_byte_of_the_table_of_snapshots_is_found),
         cmocka_unit_test(test_wrong_items_under_right_checksums_are_found),
         cmocka_unit_test(test_wrong_sums_in_the_superblock_are_found),
         cmocka_unit_test(test_random_bytes_under_right_checksums_crash_nothing),
