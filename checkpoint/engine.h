@@ -37,6 +37,8 @@ struct engine_recovery {
     uint64_t generation, cut_lsn; // of the checkpoint it started from
     uint64_t last_lsn;            // replayed up to here
     uint64_t records_replayed, bytes_replayed;
+    uint64_t proven_lsn; // durable before the end, and so perhaps acknowledged; what follows it
+    uint64_t records_unproven; // is kept, and nobody knows whether it was acknowledged
     uint64_t tail_records_dropped, tail_bytes_dropped;
     uint64_t tail_segment, tail_offset;
     uint64_t orphans_removed;

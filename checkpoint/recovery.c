@@ -362,6 +362,13 @@ static void report_text(const struct recovery *r, char *text, size_t size)
                  "recovered from superblock %" PRIu64 " (LSN %" PRIu64 "): %" PRIu64
                  " records, %" PRIu64 " bytes, replayed up to LSN %" PRIu64,
                  e->sequence, e->cut_lsn, e->records_replayed, e->bytes_replayed, e->last_lsn);
+    if (e->records_unproven > 0) {
+        snprintf(more, sizeof(more),
+                 "; the last %" PRIu64 " of them, after LSN %" PRIu64
+                 ", may or may not have been acknowledged: they are kept",
+                 e->records_unproven, e->proven_lsn);
+        append_text(text, size, more);
+    }
     if (e->tail_bytes_dropped > 0 || e->tail_records_dropped > 0) {
         wal_segment_path(e->tail_segment, path);
         snprintf(more, sizeof(more),
@@ -399,6 +406,9 @@ void recovery_report(struct recovery *r)
     e->last_lsn = scan->last_lsn;
     e->records_replayed = scan->records;
     e->bytes_replayed = scan->bytes;
+    // A clean end proves all that stands before it.
+    e->proven_lsn = r->clean ? scan->last_lsn : AF_MAX(scan->durable_lsn, sb->log.cut_lsn);
+    e->records_unproven = scan->last_lsn - AF_MIN(scan->last_lsn, e->proven_lsn);
     if (scan->end == WAL_END_TORN) {
         e->tail_records_dropped = scan->dropped_records;
         e->tail_bytes_dropped = scan->dropped_bytes;

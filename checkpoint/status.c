@@ -163,6 +163,8 @@ static void recovery_out(struct list_out *l, const struct engine_recovery *r)
     number_out(l, "recovery_generation", r->generation);
     number_out(l, "recovery_cut_lsn", r->cut_lsn);
     number_out(l, "recovery_last_lsn", r->last_lsn);
+    number_out(l, "recovery_proven_lsn", r->proven_lsn);
+    number_out(l, "recovery_records_unproven", r->records_unproven);
     number_out(l, "recovery_records_replayed", r->records_replayed);
     number_out(l, "recovery_bytes_replayed", r->bytes_replayed);
     number_out(l, "recovery_tail_records_dropped", r->tail_records_dropped);

@@ -406,8 +406,8 @@ static bool host_has_no_room(int r)
 // Tries `*step` blocks behind `from`, then what is needed, then ever less: any growth helps,
 // because the reserve shrinks with what the store can become. *ret_failed: whatever the error says,
 // it is no lack of room: the sync of the file that has grown, or the question for the room, failed.
-static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_t *ret_capacity,
-                         bool *ret_failed)
+static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_t left,
+                         uint64_t *ret_capacity, bool *ret_failed)
 {
     uint64_t step = AF_MAX(need, AF_MAX(GROW_MIN, AF_MIN(from / 8, GROW_MAX)));
     struct io_file *data = sp->config.data;
@@ -422,7 +422,7 @@ static int allocate_host(struct space *sp, uint64_t from, uint64_t need, uint64_
         if (sp->config.read_only)
             return 0;
         uint64_t bytes = (*ret_capacity - from) * BLOCK_BYTES;
-        int r = bytes + HOST_LEFT_BYTES > host.avail_bytes
+        int r = bytes + HOST_LEFT_BYTES + left > host.avail_bytes
                     ? -ENOSPC
                     : io_allocate(data, from * BLOCK_BYTES, bytes);
         if (r == 0) {
@@ -442,6 +442,13 @@ static uint64_t with_map(uint64_t blocks)
     return blocks + 4 * (blocks / (GROUP_BLOCKS - 4) + 2);
 }
 
+void space_leave_host(struct space *sp, struct af_mutex *lock, uint64_t bytes)
+{
+    af_lock(lock);
+    sp->host_left = bytes;
+    af_unlock(lock);
+}
+
 int space_grow(struct space *sp, struct af_mutex *lock, uint64_t blocks)
 {
     int r = 0;
@@ -455,12 +462,12 @@ int space_grow(struct space *sp, struct af_mutex *lock, uint64_t blocks)
     if (!can_grow(sp))
         goto unlock;
     sp->growing = true;
-    uint64_t from = sp->capacity, room = sp->limit - from, to = from;
+    uint64_t from = sp->capacity, room = sp->limit - from, to = from, left = sp->host_left;
     uint64_t need = AF_MIN(with_map(AF_MIN(blocks, room)), room);
     bool failed = false;
     af_unlock(lock);
 
-    r = allocate_host(sp, from, need, &to, &failed);
+    r = allocate_host(sp, from, need, left, &to, &failed);
 
     af_lock(lock);
     if (r == 0) {

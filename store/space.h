@@ -107,6 +107,8 @@ int space_load_group(struct space *sp, struct af_mutex *lock, uint64_t group) AF
 // checkpoint, lets the operation pass. -ENOMEM; anything else can be a failed sync of `data`: the
 // store must fail, because what was written to it before may be lost.
 int space_grow(struct space *sp, struct af_mutex *lock, uint64_t blocks) AF_NODISCARD;
+// Growth leaves so much on the host, and a megabyte.
+void space_leave_host(struct space *sp, struct af_mutex *lock, uint64_t bytes);
 
 // ---- checkpoint ----
 struct space_frozen; // allocs and frees of the interval that ends at the cut

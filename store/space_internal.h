@@ -119,7 +119,8 @@ struct space {
     bool growing;
     struct af_cond grown;
     bool host_full;
-    unsigned refused; // since host_full
+    uint64_t host_left; // bytes of the host that growth does not take
+    unsigned refused;   // since host_full
     bool recovering;
 
     bool frozen;                     // an interval waits for its publication

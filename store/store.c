@@ -221,6 +221,17 @@ static int fault_wait(struct store *s, struct fault *f)
     return s->config.make_room ? s->config.make_room(s->config.arg) : -ENOSPC;
 }
 
+// The segments that it may still make, and one more for a recovery that finds all of them in use.
+static void leave_host_for_the_log(struct store *s)
+{
+    struct wal_stats log;
+
+    if (!s->wal)
+        return;
+    wal_get_stats(s->wal, &log);
+    space_leave_host(s->space, &s->lock, log.missing_bytes + log.segment_bytes);
+}
+
 static int fault_serve(struct store *s, struct fault *f)
 {
     int err;
@@ -240,6 +251,7 @@ static int fault_serve(struct store *s, struct fault *f)
                 err_text(err), err_name(err));
         return err;
     case FAULT_GROW:
+        leave_host_for_the_log(s);
         err = space_grow(s->space, &s->lock, f->number);
         if (err < 0 &&
             err != -ENOMEM) // the growth may not be durable: what is put there would not be either

@@ -268,6 +268,10 @@ void wal_get_stats(struct wal *wal, struct wal_stats *ret_stats)
         stats.log_bytes += list_entry(pos, struct wal_group, link)->used;
     // The last segment only is the successor of the one before.
     stats.log_bytes_max = (wal->segments_max - 1) * wal->segment_bytes;
+    uint64_t existing = wal->last_segment - wal->first_segment + 1 + wal->pool_count;
+    stats.missing_bytes =
+        (wal->segments_max - AF_MIN(wal->segments_max, existing)) * wal->segment_bytes;
+    stats.segment_bytes = wal->segment_bytes;
     stats.flushes = wal->flushes;
     stats.records = wal->records;
     stats.bytes_written = wal->bytes_written;

@@ -83,6 +83,8 @@ struct wal_stats {
     uint64_t
         log_bytes; // bytes of segments between log_segment and the end, what counts to the bound
     uint64_t log_bytes_max;
+    uint64_t missing_bytes; // of segments that the bound allows and that do not exist
+    uint64_t segment_bytes;
     uint64_t flushes, records, bytes_written, data_syncs;
     uint64_t first_segment, current_segment;
     bool failed;

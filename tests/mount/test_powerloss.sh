@@ -59,6 +59,11 @@ again() {
         umount "\$disk" 2>/dev/null && break
         sleep 0.02
     done
+    # Until the loop device is gone, the file system that was cut off lives on, and would be mounted again.
+    for i in \$(seq 500); do
+        [ -n "\$(losetup -n -O NAME -j "\$image")" ] || break
+        sleep 0.02
+    done
     mount -o loop "\$image" "\$disk"
 }
 case \$1 in
@@ -95,7 +100,9 @@ for type in ${TYPES-ext4 xfs}; do
     torture kill-first
     torture power-first
     torture power-first --mount-command "$AEROFS_MOUNT -o io=plain,log=1M,cache=1M"
-    torture failing
+    # Not on ext4: when its journal is aborted it says "failed to convert unwritten extents … potential data loss" in the kernel's log, and
+    # fdatasync(2) of that file returns 0. No program can know then; AeroFS finds it by its checksums, later.
+    [ "$type" = ext4 ] || torture failing
     torture read-only
     remove_disk
 done
