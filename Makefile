@@ -247,9 +247,11 @@ check-mount: all powercut deps-test
 check-clang:
 	+$(Q)$(MAKE) VARIANT=clang all check
 
-# The model and crash tests with RUNS= rounds from seed SEED= on. One alone: T=tests/crash/test_X
+# The model and crash tests with RUNS= rounds from seed SEED= on. One alone: T=tests/crash/test_X. Without any of these it checks more
+# than a million distinct states.
 check-crash: $(call programs,$(MODEL_TESTS) $(CRASH_TESTS))
-	$(Q)$(if $(RUNS),AEROFS_TEST_RUNS=$(RUNS)) $(if $(SEED),AEROFS_TEST_SEED=$(SEED)) $(RUN_TESTS) --timeout 86400 \
+	$(Q)$(if $(RUNS),AEROFS_TEST_RUNS=$(RUNS)) $(if $(SEED),AEROFS_TEST_SEED=$(SEED)) \
+		$(if $(RUNS)$(T),,AEROFS_TEST_WORKS=480) $(RUN_TESTS) $(if $(RUNS)$(T),,--states 1000000) --timeout 86400 \
 		--output $(if $(T),$(OUT)/$(T),$(call programs,$(MODEL_TESTS) $(CRASH_TESTS)))
 
 # Real programs on a mount (docs/PROGRAMS.md); takes the better part of an hour. One alone: T=tests/programs/X.sh. VARIANT=asan or

@@ -4,8 +4,8 @@
 // at most PARTS of them; where there are more, subsets are drawn. Everything is small, so that a
 // recovery takes a fraction of a millisecond.
 //
-//   SEED=n  the first seed;  RUNS=n  how many kinds of work;  PARTS=n  2^n outcomes of one crash;
-//   DRAWS=n  beyond
+//   SEED=n  the first seed;  RUNS=n, WORKS=n (16)  n × n kinds of work;  PARTS=n  2^n outcomes of
+//   one crash; DRAWS=n  beyond
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -52,15 +52,16 @@ static void subsets(uint64_t seed)
     crashes_free(&c);
     world_free(&w);
     if (failed)
-        fail_msg("repeat with SEED=%llu RUNS=1", (unsigned long long)seed);
+        fail_msg("repeat with SEED=%llu RUNS=1 WORKS=1", (unsigned long long)seed);
 }
 
 static void test_every_subset_of_small_work_leaves_a_moment_of_history(void **state)
 {
-    uint64_t seed = env_number("SEED", 1), runs = env_number("RUNS", 16);
+    uint64_t seed = env_number("SEED", 1), runs = env_number("RUNS", 1);
+    uint64_t works = env_number("WORKS", 16);
 
     (void)state;
-    for (uint64_t i = 0; i < (runs ? runs : 16); i++)
+    for (uint64_t i = 0; i < (runs ? runs : 1) * works; i++)
         subsets(seed + i);
 }
 
