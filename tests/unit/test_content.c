@@ -121,6 +121,11 @@ static void complete_by(bool rename, bool close, const char *name, bool there)
     if (close)
         must(store_release(s, STORE_BLOCK, file));
     must(engine_sync(w->engine));
+    sim_crash_now(w->sim);
+    if (!close) { // too late to count
+        int late = store_release(s, STORE_BLOCK, file);
+        (void)late;
+    }
     world_crash(w, true, SIM_CUT_DROP_ALL, 1);
     must_open(w);
     int err = store_lookup(engine_store(w->engine), STORE_BLOCK, INO_ROOT, name, &attr);

@@ -479,6 +479,7 @@ static void test_what_is_held_is_not_used_anew(void **state)
     assert_int_equal(stats(x).waiting, 0);
     assert_int_equal(stats(x).used, x->image.used_blocks);
     checkpoint(x);
+    space_close(x->sp);
     assert_int_equal(open_again(x), 0);
     assert_int_equal(stats(x).used, used - 1);
     fix_free(x);
