@@ -194,10 +194,11 @@ static int finish(const struct umount *u)
 
 static int run_umount(struct umount *u)
 {
-    // Not before: a daemon that hangs would hang us too.
+    // Before the sync, which comes after the last close of what was read here. Neither when it is
+    // forced: a daemon that hangs would hang us too.
+    find_store(u);
     if (!u->force)
         u->sync_error = sync_mount(u->path);
-    find_store(u);
     int r = detach(u);
     int code = r ? refuse(u, r) : finish(u);
     if (u->lock_fd >= 0)

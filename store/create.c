@@ -77,6 +77,7 @@ static void open_fresh(struct store *s, struct oinode *oi, struct store_file *fi
     oi->opens = 1;
     oi->dirty_handles = 1;
     s->open_files++;
+    list_append(&s->files, &file->link);
     inode_to_attr(oi->ino, &oi->p->fresh, ret);
 }
 

@@ -88,6 +88,7 @@ static int open_locked(struct store *s, struct fault *f, uint64_t ino, struct st
         return err;
     }
     s->open_files++;
+    list_append(&s->files, &file->link);
     return 0;
 }
 
@@ -581,6 +582,7 @@ static void close_handle(struct store *s, struct store_file *file)
 
     oi->opens--;
     s->open_files--;
+    list_remove(&file->link);
     if (oi->opens > 0)
         return;
     if (oi->p) // without a name, or begun by a change that failed: nobody will ask for it

@@ -28,6 +28,7 @@ static int store_new(const struct store_config *config, const uint8_t uuid[16], 
         (config->pending_bytes ? config->pending_bytes : PENDING_BYTES_DEFAULT) / BLOCK_BYTES;
     list_init(&s->pending);
     list_init(&s->reap);
+    list_init(&s->files);
     buf_init(&s->encode);
     af_mutex_init(&s->lock, LOCK_RANK_STORE);
     af_cond_init(&s->gate_opened);
@@ -220,6 +221,12 @@ void store_close(struct store *s)
 
         list_remove(&r->link);
         free(r);
+    }
+    while (!list_empty(&s->files)) {
+        struct store_file *file = list_entry(s->files.next, struct store_file, link);
+
+        list_remove(&file->link);
+        free(file);
     }
     damage_list_free(&s->damage);
     reclaim_free(s, s->snapshots.reclaim);

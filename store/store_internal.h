@@ -91,6 +91,7 @@ struct oinode {
 };
 
 struct store_file {
+    struct list link; // of files in struct store
     struct oinode *oi;
     int flags;
     uint64_t history;     // of the store when it was opened
@@ -148,6 +149,7 @@ struct store {
 
     struct oinode *oinodes[OINODE_BUCKETS];
     size_t open_files;
+    struct list files;   // the handles of those; a mount that is cut off never releases them
     struct list pending; // oinodes with pending content
     size_t pending_count;
     size_t pending_mem_blocks, pending_mem_max;

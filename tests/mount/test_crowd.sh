@@ -90,6 +90,7 @@ fi
 # Each name, there or not, is looked up by the daemon once, and forgotten by the kernel when its caches are dropped (by a remount, which drops
 # those of this mount alone).
 rm -rf "$STORE"
+export ASAN_OPTIONS="$ASAN_OPTIONS:quarantine_size_mb=1" # else what is freed counts as memory
 start
 for i in {0..9999}; do : >"$MNT/$i"; done
 memory() { awk '/^VmRSS/ { print $2 }' "/proc/$DAEMON/status"; }
