@@ -12,17 +12,18 @@ mount_powercut() { # [--create]
     limited "$powercut" "$@" "$STORE" "$MNT" >mount.out 2>mount.err || fail "$(cat mount.err)"
     note_daemon "$STORE"
 }
-# story NAME [PREPARATION]: a new store, the story, the cut, the next mount.
+# story NAME: a new store, the story, the cut, the next mount.
 story() {
     local pid
     rm -rf "$STORE"
     mount_powercut --create
-    "$acknowledged" "${2:-prepare}" "$MNT"
+    "$acknowledged" prepare "$MNT"
     stop
     mount_powercut # cold
+    rm -f out # of the story before
     "$acknowledged" "$1" "$MNT" >out 2>err &
     pid=$!
-    wait_for 20 grep -q acknowledged out || fail "$1: $(cat err)"
+    wait_for 20 grep -qs acknowledged out || fail "$1: $(cat err)"
     kill -KILL "$DAEMON"
     wait_for 20 gone "$DAEMON"
     kill $pid 2>/dev/null || true
@@ -93,11 +94,25 @@ finish mkdir
 story copy
 holds b a 100000
 finish copy
-for try in 1 2 3; do # a race, which the daemon used to lose in most rounds
-    story read-ahead prepare-big
-    same "closed before the sync, round $try" x "$(dd if="$MNT/big" bs=1 skip=$((14 << 20)) count=1 status=none)"
-    finish read-ahead
+# A race, which the daemon used to lose in most rounds; the story itself kills it, at once.
+rm -rf "$STORE"
+start -o cache=1M
+"$acknowledged" prepare-big "$MNT"
+for try in 1 2 3 4; do
+    dd if=/dev/zero of="$MNT/big" bs=4096 count=1 seek=$((46 * 256)) conv=notrunc,fsync status=none
+    stop
+    start -o cache=1M # cold
+    rm -f out
+    KILL=$DAEMON "$acknowledged" read-ahead "$MNT" >out 2>err &
+    pid=$!
+    wait_for 20 gone "$DAEMON" || fail "$(cat err)"
+    kill $pid 2>/dev/null || true
+    wait $pid 2>/dev/null || true
+    umount -l "$MNT"
+    start -o cache=1M
+    same "closed before the sync, round $try" x "$(dd if="$MNT/big" bs=1 skip=$((46 << 20)) count=1 status=none | tr '\0' 0)"
 done
+finish read-ahead
 story one-fsync
 same 'everything before one fsync' "$({
     printf first
