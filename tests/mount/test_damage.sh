@@ -304,7 +304,7 @@ load 1 &
 loads=$!
 load 2 &
 loads="$loads $!"
-scrubs=0 end=$((SECONDS + (DEEP ? 120 : 4)))
+scrubs=0 end=$((SECONDS + (DEEP ? 120 : 3)))
 while [ $SECONDS -lt $end ]; do
     scrub_says 0
     scrubs=$((scrubs + 1))
