@@ -184,5 +184,13 @@ int store_snapshot_rollback(struct store *s, enum store_how how, const char *nam
     store_unlock(s);
     // Both are kept: the one as the snapshot just taken, the other as the one gone back to.
     err = to ? diff_trees(s, &before, &after, tell, &t) : -ESTALE;
-    return err == 0 ? tell_open(s, &t) : err;
+    if (err == 0)
+        err = tell_open(s, &t);
+    if (err < 0)
+        message(
+            &s->config.sink, MESSAGE_WARNING,
+            "the tree is that of snapshot '%s', but what has changed by it could not be told: %s (%s); "
+            "what the kernel has cached may be old until the next mount",
+            name, err_text(err), err_name(err));
+    return err;
 }

@@ -291,6 +291,21 @@ static void run_rescue_superblock(struct world *w, struct outcome *o)
     rescue_without(w, o, SUPERBLOCK_FILE, 100, 65536 + 100);
 }
 
+static void note_changed(void *arg, uint64_t ino, const char *name, size_t name_len)
+{
+    (void)arg, (void)ino, (void)name, (void)name_len;
+}
+
+static void run_rollback(struct world *w, struct outcome *o)
+{
+    if (!begin(w, o))
+        return;
+    note(o, put_numbered(w, "more", 1, 9000));
+    note(o, store_snapshot_rollback(engine_store(w->engine), STORE_BLOCK, "kept", "before",
+                                    note_changed, NULL));
+    end(w, o);
+}
+
 static const struct scene scenes[] = {
     {"creation", prepare_nothing, run_create, false, false, false},
     {"opening of nothing", prepare_nothing, run_open, false, false, false},
@@ -302,6 +317,7 @@ static const struct scene scenes[] = {
     {"verification", prepare_crashed, run_verify, true, true, false},
     {"dump", prepare_clean, run_dump, true, true, false},
     {"scrub", prepare_clean, run_scrub, true, false, false},
+    {"going back to a snapshot", prepare_clean, run_rollback, true, false, false},
     {"rescue without the root", prepare_crashed, run_rescue_root, true, true, true},
     {"rescue without a superblock", prepare_crashed, run_rescue_superblock, true, true, true},
 };
