@@ -99,7 +99,7 @@ for type in ${TYPES-ext4 xfs}; do
     make_disk $type 512 600
     torture kill-first
     torture power-first
-    torture power-first --mount-command "$AEROFS_MOUNT -o io=plain,log=1M,cache=1M"
+    torture power-first --mount-command "$AEROFS_MOUNT -o io=plain,log=1M,cache=1M,no-direct"
     # Not on ext4: when its journal is aborted it says "failed to convert unwritten extents … potential data loss" in the kernel's log, and
     # fdatasync(2) of that file returns 0. No program can know then; AeroFS finds it by its checksums, later.
     [ "$type" = ext4 ] || torture failing
