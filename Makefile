@@ -183,8 +183,17 @@ $(OUT)/$(1): $(OUT)/$(1).o $(CASE_FILTER) $(OUT)/libtests.a $(libs_$(2))
 	$$(Q)$$(CC) $$(AF_LDFLAGS) -o $$@ $(OUT)/$(1).o $(CASE_FILTER) -Wl,--start-group $(OUT)/libtests.a $(libs_$(2)) \
 		-Wl,--end-group $(if $(filter fs mountutil,$(2)),$$(FUSE_LIBS)) $$(TEST_LIBS) $$(BASE_LIBS)
 endef
+# The engine with its own malloc and kin, which tests/crash/test_memory.c lets fail.
+MEMORY_TEST := tests/crash/test_memory
+MEMORY_CALLS := malloc calloc realloc aligned_alloc posix_memalign strdup
+$(OUT)/memory/%.a: $(OUT)/%.a
+	$(Q)mkdir -p $(@D)
+	$(Q)objcopy $(foreach c,$(MEMORY_CALLS),--redefine-sym $(c)=memory_$(c)) $< $@
+$(OUT)/$(MEMORY_TEST): $(OUT)/$(MEMORY_TEST).o $(OUT)/libtests.a $(patsubst $(OUT)/%,$(OUT)/memory/%,$(libs_checkpoint))
+	$(call say,LD,$@)
+	$(Q)$(CC) $(AF_LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(TEST_LIBS) $(BASE_LIBS)
 OTHER_SOURCES := $(BENCH_SOURCES) $(GOLDEN_SOURCES)
-TEST_FLOORS := $(if $(TEST_SOURCES)$(OTHER_SOURCES),$(shell scripts/test-floors $(TEST_SOURCES) $(OTHER_SOURCES)))
+TEST_FLOORS := $(if $(TEST_SOURCES)$(OTHER_SOURCES),$(shell scripts/test-floors $(filter-out $(MEMORY_TEST).c,$(TEST_SOURCES)) $(OTHER_SOURCES)))
 $(foreach t,$(TEST_FLOORS),$(eval $(call test_program,$(basename $(firstword $(subst :, ,$(t)))),$(lastword $(subst :, ,$(t))))))
 
 # Only in VARIANT=fuzz, whose clang brings libFuzzer.

@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "base/err.h"
+#include "tests/lib/aftermath.h"
 #include "tests/lib/failures.h"
 #include "tests/lib/world.h"
 
@@ -28,132 +29,7 @@ struct counts {
     uint64_t hits, surfaced, failed_stores;
 };
 
-// ---- after the fault ----
-
-// Nothing is promised any more, and nothing changes, until the store is opened anew.
-static void check_failed(struct world *w)
-{
-    struct store_attr attr;
-    const struct store_cred cred = {0};
-
-    (void)!wal_pump(engine_wal(w->fx.engine),
-                    false); // the store hears of a failure of the log here
-    for (unsigned i = 0; i < 3; i++) {
-        if (fixture_sync(&w->fx) >= 0)
-            world_fail(w, "sync succeeds on a failed store");
-        if (fixture_fsync(&w->fx, INO_ROOT) >= 0)
-            world_fail(w, "fsync succeeds on a failed store");
-        for (unsigned k = 0; k < WORLD_HANDLES; k++)
-            if (w->handles[k].file && fixture_fsync(&w->fx, w->handles[k].model.ino) >= 0)
-                world_fail(w, "fsync of a file succeeds on a failed store");
-        if (engine_checkpoint(w->fx.engine) >= 0)
-            world_fail(w, "a checkpoint succeeds on a failed store");
-        int err = store_mknod(w->fx.store, STORE_BLOCK, INO_ROOT, "after the failure", 040755, 0,
-                              &cred, &attr);
-
-        if (err_to_errno(err) != EROFS)
-            world_fail(w, "mkdir on a failed store: %s", err_name(err));
-        engine_tick(w->fx.engine);
-    }
-}
-
-// The store lives: all that is history now can be made durable.
-static void check_alive(struct world *w, size_t certain)
-{
-    int err = fixture_sync(&w->fx);
-
-    if (err < 0)
-        world_fail(w, "the store has not failed, but sync says %s", err_name(err));
-    else
-        world_acknowledge(w, certain);
-    err = engine_checkpoint(w->fx.engine);
-    if (err < 0)
-        world_fail(w, "the store has not failed, but a checkpoint says %s", err_name(err));
-}
-
-// A call that failed did not happen, or happened whole. A close that failed has dropped what was
-// written, and said so.
-static void check_visible(struct world *w)
-{
-    char where[CANON_WHERE_BYTES];
-    struct canon seen = {0}, after = {0};
-    int err = canon_store(w->fx.store, &seen, where);
-
-    model_visible_dump(&w->m, &after);
-    if (err < 0) {
-        world_fail(w, "after the fault the tree cannot be read: %s", where);
-    } else if (strcmp(w->m.what, "close") != 0 && seen.hash != w->visible_before &&
-               seen.hash != after.hash) {
-        world_fail(w, "the call that failed has had half an effect");
-        canon_diff(&after, "after it", &seen, "seen", 10, stderr);
-    }
-    canon_free(&seen);
-    canon_free(&after);
-}
-
-static void check_after_fault(struct world *w, struct counts *n)
-{
-    struct store_status st;
-
-    if (w->failed || !w->fx.engine)
-        return;
-    if (w->stopped)
-        check_visible(w);
-    store_get_status(w->fx.store, &st);
-    if (st.failed || st.wal.failed) {
-        n->failed_stores++;
-        check_failed(w);
-    } else {
-        check_alive(w, (w->stopped ? w->states_before : w->m.state_count) - 1);
-    }
-}
-
 // ---- one run ----
-
-static void recover_twice(struct world *w, enum crash_kind kind)
-{
-    uint64_t hash;
-
-    world_crash(w, kind, w->seed);
-    world_recover(w);
-    if (w->failed)
-        return;
-    hash = w->m.hash;
-    world_crash(w, CRASH_DROP_ALL, 0); // what recovery has shown must not depend on the page cache
-    world_recover(w);
-    if (!w->failed && w->m.hash != hash)
-        world_fail(w, "what a recovery has shown is gone after a power cut");
-    char text[600];
-
-    if (!w->failed) {
-        world_crash(w, CRASH_DROP_ALL, 0);
-        if (verify_text(w->fx.sim, text, sizeof(text)) != 0)
-            world_fail(w, "verification finds: %.500s", text);
-    }
-}
-
-static void work(struct world *w)
-{
-    for (unsigned round = 0; round < 4 && !world_over(w); round++) {
-        for (unsigned i = 0; i < 40 && !world_over(w); i++)
-            world_step(w);
-        if (round == 1 && !world_over(w))
-            world_scatter(w);
-        if (round >= 1 && !world_over(w))
-            world_checkpoint(w);
-        if (round == 2 && !world_over(w)) {
-            world_close(w);
-            if (!world_over(w) && !w->fx.engine) {
-                int err = fixture_open(&w->fx);
-
-                if (err < 0)
-                    w->stopped = true; // refused: nothing is open, and nothing lost
-            }
-        }
-    }
-    if (!world_over(w) && w->fx.engine)
-        world_close(w);
-}
 
 // True when the fault acted.
 static bool run(const struct failure *kind, uint64_t seed, uint64_t skip, uint64_t times,
@@ -174,7 +50,7 @@ static bool run(const struct failure *kind, uint64_t seed, uint64_t skip, uint64
     w.faults = true;
     unsigned number = sim_fault_add(w.fx.sim, &fault);
 
-    work(&w);
+    aftermath_work(&w);
     bool hit = sim_fault_hits(w.fx.sim, number) > 0;
 
     if (hit && times == SIM_FOREVER && w.fx.engine &&
@@ -183,9 +59,9 @@ static bool run(const struct failure *kind, uint64_t seed, uint64_t skip, uint64
     sim_faults_clear(w.fx.sim);
     n->hits += hit;
     n->surfaced += hit && w.stopped;
-    check_after_fault(&w, n);
+    n->failed_stores += aftermath_check(&w);
     if (!w.failed)
-        recover_twice(&w, (enum crash_kind)(skip % CRASH_KIND_COUNT));
+        aftermath_recover(&w, (enum crash_kind)(skip % CRASH_KIND_COUNT));
     if (w.failed)
         fprintf(stderr, "fault: %s, after %llu of them, %s\n", kind->name, (unsigned long long)skip,
                 times == 1 ? "once" : "from then on");

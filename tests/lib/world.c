@@ -38,7 +38,8 @@ bool world_over(const struct world *w)
 
 bool world_broke(struct world *w, int err)
 {
-    bool fault = w->faults && (err == -EIO || err == -ENOSPC || err <= -AF_E_FIRST);
+    bool fault =
+        w->faults && (err == -EIO || err == -ENOSPC || err == -ENOMEM || err <= -AF_E_FIRST);
 
     if (fault && !w->stopped) {
         w->stopped = true;
