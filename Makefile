@@ -192,6 +192,8 @@ $(OUT)/memory/%.a: $(OUT)/%.a
 $(OUT)/$(MEMORY_TEST): $(OUT)/$(MEMORY_TEST).o $(OUT)/libtests.a $(patsubst $(OUT)/%,$(OUT)/memory/%,$(libs_checkpoint))
 	$(call say,LD,$@)
 	$(Q)$(CC) $(AF_LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(TEST_LIBS) $(BASE_LIBS)
+# Every lock goes through tests/crash/test_locks.c.
+$(OUT)/tests/crash/test_locks: AF_LDFLAGS += -Wl,--wrap=af_lock
 OTHER_SOURCES := $(BENCH_SOURCES) $(GOLDEN_SOURCES)
 TEST_FLOORS := $(if $(TEST_SOURCES)$(OTHER_SOURCES),$(shell scripts/test-floors $(filter-out $(MEMORY_TEST).c,$(TEST_SOURCES)) $(OTHER_SOURCES)))
 $(foreach t,$(TEST_FLOORS),$(eval $(call test_program,$(basename $(firstword $(subst :, ,$(t)))),$(lastword $(subst :, ,$(t))))))
