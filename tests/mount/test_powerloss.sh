@@ -100,9 +100,9 @@ for type in ${TYPES-ext4 xfs}; do
     torture kill-first
     torture power-first
     torture power-first --mount-command "$AEROFS_MOUNT -o io=plain,log=1M,cache=1M,no-direct"
-    # Not on ext4: one round of a long run found 252 blocks of data with wrong checksums there. The kernel's log of such rounds has "failed to
-    # convert unwritten extents to written extents -- potential data loss" behind the abort of the journal; whether an fdatasync(2) had
-    # returned 0 for them was not seen. OPEN until it is.
+    # Not on ext4: while block writes fail there, fdatasync(2) returns 0 for bytes that are zeros afterwards ("failed to convert unwritten
+    # extents to written extents -- potential data loss" in the kernel's log). A program that does nothing but pwrite, fdatasync and note
+    # what was acknowledged lost its last chunk in 22 of 60 rounds on Linux 6.18. No program can know; AeroFS finds it by its checksums.
     [ "$type" = ext4 ] || torture failing
     torture read-only
     remove_disk
