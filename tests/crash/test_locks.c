@@ -5,7 +5,6 @@
 // told to be durable. The Makefile has the linker send every af_lock() through the wrapper below.
 //
 //   SEED=n  RUNS=n  kills for each rank
-#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -27,6 +26,7 @@
 #include "base/lock.h"
 #include "checkpoint/engine.h"
 #include "checkpoint/verify.h"
+#include "tests/lib/real_dir.h"
 #include "tests/lib/rng.h"
 
 #define WRITERS 3
@@ -139,23 +139,6 @@ static void child(const char *dir, int rank, long long n)
 
 // ---- the parent ----
 
-static void remove_store(const char *dir)
-{
-    char path[700];
-    DIR *d = opendir(dir);
-
-    for (struct dirent *e; d && (e = readdir(d));) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-        if (unlink(path) < 0)
-            remove_store(path);
-    }
-    if (d)
-        closedir(d);
-    rmdir(dir);
-}
-
 static void check_one(struct store *s, const struct ack *a)
 {
     size_t size = size_of(a->writer, a->number), got = 0;
@@ -236,7 +219,7 @@ static void test_a_kill_inside_each_lock_loses_nothing(void **state)
             acks += kill_in(dir, io, rank,
                             (long long)rng_below(&r, rank == LOCK_RANK_CKPT ? 60 : 3000));
             io->ops->destroy(io);
-            remove_store(dir);
+            real_dir_remove(dir);
         }
         printf("  rank %d: %llu kills, %llu acknowledged, none lost\n", rank,
                (unsigned long long)(runs ? runs : 200), (unsigned long long)acks);

@@ -27,6 +27,7 @@
 #include "base/err.h"
 #include "checkpoint/engine.h"
 #include "checkpoint/verify.h"
+#include "tests/lib/real_dir.h"
 #include "tests/lib/rng.h"
 
 #define WRITERS          4
@@ -405,23 +406,6 @@ static void one_round(struct stress *t, uint64_t ms)
         fail_msg("%s", t->trouble);
 }
 
-static void remove_store(const char *dir)
-{
-    char path[700];
-    DIR *d = opendir(dir);
-
-    for (struct dirent *e; d && (e = readdir(d));) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-        if (unlink(path) < 0)
-            remove_store(path);
-    }
-    if (d)
-        closedir(d);
-    rmdir(dir);
-}
-
 static void begin(struct stress *t,
                   int (*open_io)(const char *path, bool read_only, struct io **ret_io))
 {
@@ -438,7 +422,7 @@ static void begin(struct stress *t,
     int err = open_io(t->dir, false, &t->io);
 
     if (err == -AF_E_IO_UNSUPPORTED) {
-        remove_store(t->dir);
+        real_dir_remove(t->dir);
         skip();
     }
     assert_int_equal(err, 0);
@@ -482,7 +466,7 @@ static void run(int (*open_io)(const char *path, bool read_only, struct io **ret
     assert_int_equal(result.damage, 0);
     t.io->ops->destroy(t.io);
     pthread_mutex_destroy(&t.lock);
-    remove_store(t.dir);
+    real_dir_remove(t.dir);
     assert_true(acks > 0);
 }
 

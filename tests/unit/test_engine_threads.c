@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // The engine with its thread, on a real directory: writers, readers, checkpoints and their waiters
 // at the same time. Mostly for the thread sanitizer, which the simulated disk cannot serve.
-#include <dirent.h>
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "tests/unit/test_engine_rig.h"
+#include "tests/lib/real_dir.h"
 
 #define WRITERS    3
 #define FILES_EACH 60
@@ -68,23 +68,6 @@ static void sleep_ms(unsigned ms)
     nanosleep(&t, NULL);
 }
 
-static void remove_tree(const char *dir)
-{
-    char path[1024];
-    DIR *d = opendir(dir);
-
-    for (struct dirent *e; d && (e = readdir(d));) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-        if (unlink(path) < 0)
-            remove_tree(path);
-    }
-    if (d)
-        closedir(d);
-    rmdir(dir);
-}
-
 static void test_thread_and_waiters_share_the_checkpoints(void **state)
 {
     struct engine_options options = {
@@ -129,7 +112,7 @@ static void test_thread_and_waiters_share_the_checkpoints(void **state)
     }
     assert_int_equal(engine_close(shop.engine), 0);
     io->ops->destroy(io);
-    remove_tree(shop.dir);
+    real_dir_remove(shop.dir);
 }
 
 // C4: nobody waits, nobody calls, and yet it is durable a second later.
@@ -157,7 +140,7 @@ static void test_thread_flushes_what_nobody_waits_for(void **state)
     assert_true(wal_durable_lsn(engine_wal(shop.engine)) >= lsn);
     engine_abandon(shop.engine);
     io->ops->destroy(io);
-    remove_tree(shop.dir);
+    real_dir_remove(shop.dir);
 }
 
 int main(void)
