@@ -353,7 +353,7 @@ static int begin(struct locate *l)
 {
     l->entries = calloc(STORE_DAMAGE_MAX, sizeof(*l->entries));
     l->aliases = calloc(ALIASES_MAX, sizeof(*l->aliases));
-    l->leaf = malloc(sizeof(*l->leaf));
+    l->leaf = calloc(1, sizeof(*l->leaf));
     if (!l->entries || !l->aliases || !l->leaf)
         return -ENOMEM;
     store_lock(l->s);

@@ -24,6 +24,7 @@ take() {
 }
 # In the foreground, with the messages in $TEST_DIR/log.
 serve() { # [OPTION…]
+    : >"$TEST_DIR/log" # what an earlier daemon said must not be taken for this one
     "$AEROFS_MOUNT" -f "$@" "$STORE" "$MNT" >"$TEST_DIR/log" 2>&1 &
     DAEMON=$!
     DAEMONS+=("$DAEMON")
