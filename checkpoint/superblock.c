@@ -14,6 +14,7 @@
 #include "base/checksum.h"
 #include "base/err.h"
 #include "checkpoint/superblock_format.h"
+#include "store/blkref.h"
 
 #define CHECKSUM_AT  offsetof(struct superblock_disk, checksum)
 #define CHECKSUM_END (CHECKSUM_AT + sizeof(le64))
@@ -130,32 +131,13 @@ static int check_slot(const uint8_t *bytes, unsigned slot)
         !refs_fit((const struct map_ref_disk *)(bytes + SUPERBLOCK_FIXED_BYTES), count))
         return -AF_E_SB_FIELD;
     if (le32_get(d.reserved0) != 0 || !all_zero(d.reserved1, sizeof(d.reserved1)) ||
-        !snapshots_fit(&d) ||
-        !all_zero((const uint8_t *)&d.dead_lists, sizeof(struct blkref_disk)) ||
+        !snapshots_fit(&d) || !all_zero(d.reserved2, sizeof(d.reserved2)) ||
         !all_zero(bytes + end, len - end))
         return -AF_E_SB_FIELD;
     return 0;
 }
 
 // ---- encode, decode ----
-
-static struct blkref_disk ref_put(const struct blkref *ref)
-{
-    return (struct blkref_disk){
-        .address = le64_put(ref->address),
-        .checksum = le64_put(ref->checksum),
-        .generation = le64_put(ref->generation),
-    };
-}
-
-static struct blkref ref_get(const struct blkref_disk *ref)
-{
-    return (struct blkref){
-        .address = le64_get(ref->address),
-        .checksum = le64_get(ref->checksum),
-        .generation = le64_get(ref->generation),
-    };
-}
 
 static void encode_log(struct superblock_disk *d, const struct wal_start *log)
 {
@@ -172,7 +154,7 @@ static void encode_log(struct superblock_disk *d, const struct wal_start *log)
 static void encode_image(struct superblock_disk *d, const struct store_image *image)
 {
     d->generation = le64_put(image->generation);
-    d->root = ref_put(&image->root.ref);
+    d->root = blkref_put(&image->root.ref);
     d->root_level = le32_put(image->root.level);
     d->next_ino = le64_put(image->next_ino);
     d->hash_seed = le64_put(image->hash_seed);
@@ -180,7 +162,7 @@ static void encode_image(struct superblock_disk *d, const struct store_image *im
     d->data_blocks = le64_put(image->space.data_blocks);
     d->used_blocks = le64_put(image->space.used_blocks);
     d->index_count = le32_put(image->space.index_count);
-    d->snapshots = ref_put(&image->snapshots);
+    d->snapshots = blkref_put(&image->snapshots);
     d->features_incompat = le64_put(image->snapshots.address ? SUPERBLOCK_FEATURE_SNAPSHOTS : 0);
     d->live_parent = le64_put(image->live_parent);
     d->next_snapshot = le64_put(image->next_snapshot);
@@ -255,11 +237,11 @@ int superblock_decode(const uint8_t *bytes, unsigned slot, struct superblock *re
             {
                 .cut_lsn = le64_get(d.cut_lsn),
                 .generation = le64_get(d.generation),
-                .root = {.ref = ref_get(&d.root), .level = le32_get(d.root_level)},
+                .root = {.ref = blkref_get(&d.root), .level = le32_get(d.root_level)},
                 .next_ino = le64_get(d.next_ino),
                 .hash_seed = le64_get(d.hash_seed),
                 .inodes = le64_get(d.inodes),
-                .snapshots = ref_get(&d.snapshots),
+                .snapshots = blkref_get(&d.snapshots),
                 .live_parent = le64_get(d.live_parent),
                 .next_snapshot = le64_get(d.next_snapshot),
             },

@@ -55,8 +55,8 @@ struct superblock_disk {
     le32 index_count; // <= 4064
     le32 reserved0;
     struct blkref_disk snapshots;
-    struct blkref_disk dead_lists; // zero
-    le64 next_lsn;                 // >= 1
+    uint8_t reserved2[24];
+    le64 next_lsn; // >= 1
     le64 log_seed;
     le64 live_parent;   // 0 unless there are snapshots
     le64 next_snapshot; // 0: none was ever taken
@@ -92,7 +92,7 @@ AF_DISK_OFFSET(struct superblock_disk, written, 200);
 AF_DISK_OFFSET(struct superblock_disk, index_count, 208);
 AF_DISK_OFFSET(struct superblock_disk, reserved0, 212);
 AF_DISK_OFFSET(struct superblock_disk, snapshots, 216);
-AF_DISK_OFFSET(struct superblock_disk, dead_lists, 240);
+AF_DISK_OFFSET(struct superblock_disk, reserved2, 240);
 AF_DISK_OFFSET(struct superblock_disk, next_lsn, 264);
 AF_DISK_OFFSET(struct superblock_disk, log_seed, 272);
 AF_DISK_OFFSET(struct superblock_disk, live_parent, 280);

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/io.h"
 #include "store/node.h"
+#include "store/blkref.h"
 #include "store/store_internal.h"
 
 struct level {
@@ -80,11 +81,6 @@ static int enter(struct store *s, struct cursor *c)
     return 0;
 }
 
-static bool same_ref(const struct blkref *a, const struct blkref *b)
-{
-    return a->address == b->address && a->checksum == b->checksum && a->generation == b->generation;
-}
-
 // Brings both cursors to an item or their end; steps over what they share.
 static int meet(struct store *s, struct cursor *a, struct cursor *b)
 {
@@ -99,7 +95,7 @@ static int meet(struct store *s, struct cursor *a, struct cursor *b)
         struct blkref ref_a = enter_a ? subtree(a, &level_a) : (struct blkref){0};
         struct blkref ref_b = enter_b ? subtree(b, &level_b) : (struct blkref){0};
 
-        if (enter_a && enter_b && level_a == level_b && same_ref(&ref_a, &ref_b)) {
+        if (enter_a && enter_b && level_a == level_b && blkref_same(&ref_a, &ref_b)) {
             step_over(a);
             step_over(b);
             continue;

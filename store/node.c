@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/checksum.h"
 #include "base/err.h"
+#include "store/blkref.h"
 
 #define HEADER_BYTES   sizeof(struct block_header_disk)
 #define SLOT_BYTES     sizeof(struct slot_disk)
@@ -79,16 +80,7 @@ struct blkref node_child(const uint8_t *bytes, unsigned index)
 {
     const struct blkref_disk *ref =
         (const struct blkref_disk *)(bytes + le16_get(node_slot(bytes, index)->value_off));
-    return (struct blkref){.address = le64_get(ref->address),
-                           .checksum = le64_get(ref->checksum),
-                           .generation = le64_get(ref->generation)};
-}
-
-static struct blkref_disk blkref_encode(const struct blkref *ref)
-{
-    return (struct blkref_disk){.address = le64_put(ref->address),
-                                .checksum = le64_put(ref->checksum),
-                                .generation = le64_put(ref->generation)};
+    return blkref_get(ref);
 }
 
 void node_init(uint8_t *node, const uint8_t uuid[16], uint64_t address, uint64_t generation,
@@ -263,13 +255,13 @@ void node_set_key(uint8_t *node, unsigned index, const struct key *key)
 void node_insert_child(uint8_t *node, unsigned index, const struct key *key,
                        const struct blkref *ref)
 {
-    struct blkref_disk disk = blkref_encode(ref);
+    struct blkref_disk disk = blkref_put(ref);
     node_insert(node, index, key, &disk, sizeof(disk));
 }
 
 void node_set_child(uint8_t *node, unsigned index, const struct blkref *ref)
 {
-    struct blkref_disk disk = blkref_encode(ref);
+    struct blkref_disk disk = blkref_put(ref);
     memcpy(node + le16_get(node_slot(node, index)->value_off), &disk, sizeof(disk));
 }
 

@@ -9,6 +9,7 @@
 #include "base/checksum.h"
 #include "base/err.h"
 #include "base/io.h"
+#include "store/blkref.h"
 #include "store/snapshot.h"
 #include "store/store_internal.h"
 
@@ -19,28 +20,19 @@ static size_t entry_bytes(size_t name_len)
     return ROUND8(sizeof(struct snapshot_disk) + name_len);
 }
 
-static struct blkref ref_get(const uint8_t *bytes)
+static struct blkref ref_at(const uint8_t *bytes)
 {
     struct blkref_disk d;
 
     memcpy(&d, bytes, sizeof(d));
-    return (struct blkref){.address = le64_get(d.address),
-                           .checksum = le64_get(d.checksum),
-                           .generation = le64_get(d.generation)};
-}
-
-static struct blkref_disk ref_put(const struct blkref *ref)
-{
-    return (struct blkref_disk){.address = le64_put(ref->address),
-                                .checksum = le64_put(ref->checksum),
-                                .generation = le64_put(ref->generation)};
+    return blkref_get(&d);
 }
 
 // ---- reading ----
 
 struct blkref snapshot_block_next(const uint8_t *bytes)
 {
-    return ref_get(bytes + sizeof(struct block_header_disk));
+    return ref_at(bytes + sizeof(struct block_header_disk));
 }
 
 // Where the entry at `at` ends; 0: it is none.
@@ -61,7 +53,7 @@ static size_t entry_decode(const uint8_t *bytes, size_t at, struct snapshot *ret
         .generation = le64_get(d.generation),
         .inodes = le64_get(d.inodes),
         .created = (int64_t)le64_get(d.created),
-        .root = {.ref = ref_get(bytes + at + offsetof(struct snapshot_disk, root)),
+        .root = {.ref = ref_at(bytes + at + offsetof(struct snapshot_disk, root)),
                  .level = le32_get(d.root_level)},
         .deleted = (flags & SNAPSHOT_DELETED) != 0,
         .published = true,
@@ -374,7 +366,7 @@ static void encode_entry(uint8_t *bytes, const struct snapshot *sn)
         .generation = le64_put(sn->generation),
         .inodes = le64_put(sn->inodes),
         .created = le64_put((uint64_t)sn->created),
-        .root = ref_put(&sn->root.ref),
+        .root = blkref_put(&sn->root.ref),
         .root_level = le32_put(sn->root.level),
         .flags = le32_put(sn->deleted ? SNAPSHOT_DELETED : 0),
         .name_len = (uint8_t)name_len,
@@ -402,7 +394,7 @@ static void encode_block(const struct store *s, const struct snapshots_frozen *z
     memcpy(h.uuid, s->tree.uuid, sizeof(h.uuid));
     memcpy(bytes, &h, sizeof(h));
     if (index > 0) {
-        struct blkref_disk older = ref_put(&z->blocks[index - 1].ref);
+        struct blkref_disk older = blkref_put(&z->blocks[index - 1].ref);
 
         memcpy(bytes + sizeof(h), &older, sizeof(older));
     }

@@ -7,14 +7,10 @@
 
 #include "base/check.h"
 #include "base/err.h"
+#include "store/blkref.h"
 #include "store/store_internal.h"
 
 #define TRIES_MAX 1000u // a leaf that moves each time: the bound of what can only be a bug
-
-static bool same_ref(const struct blkref *a, const struct blkref *b)
-{
-    return a->address == b->address && a->checksum == b->checksum && a->generation == b->generation;
-}
 
 // Under the lock. A snapshot that no checkpoint has published has no root yet.
 const struct tree_root *walk_root(struct store *s, uint64_t snapshot)
@@ -60,7 +56,7 @@ int store_walk(struct store *s, struct io_file *data, uint64_t snapshot, struct 
 
         if (err < 0 || ret->cached)
             return err;
-        if (failure < 0 && same_ref(ref, &failed))
+        if (failure < 0 && blkref_same(ref, &failed))
             return failure;
         failure = io_pread(data, ret->bytes, BLOCK_BYTES, ref->address * BLOCK_BYTES);
         if (failure == 0)
@@ -90,5 +86,5 @@ bool store_walk_current(struct store *s, uint64_t snapshot, const struct tree_wa
         store_unlock(s);
     } while (fault_resolve(s, &f, STORE_BLOCK, &err));
     return level >= now.level && level <= now.root_level &&
-           same_ref(&now.ref[level], &way->ref[level]);
+           blkref_same(&now.ref[level], &way->ref[level]);
 }

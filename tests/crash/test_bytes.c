@@ -294,7 +294,7 @@ static const struct field superblock_fields[] = {
     FIELD(struct superblock_disk, index_count),
     FIELD(struct superblock_disk, reserved0),
     FIELD(struct superblock_disk, snapshots),
-    FIELD(struct superblock_disk, dead_lists),
+    FIELD(struct superblock_disk, reserved2),
     FIELD(struct superblock_disk, next_lsn),
     FIELD(struct superblock_disk, log_seed),
     FIELD(struct superblock_disk, live_parent),
